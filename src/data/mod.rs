@@ -1,0 +1,7 @@
+//! Rows of text to packed batches of tokens.
+
+mod batch;
+mod rows;
+
+pub use batch::Batch;
+pub use rows::{DataError, Dialogue, read_dialogues};

@@ -1,0 +1,118 @@
+//! The decoder: embedding lookup apart from the layers, so that corrupted rows are laid over per
+//! request, and attention given from outside, so that serving and training share the rest.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::model_config::ModelConfig;
+use super::ops;
+use super::rope::Rope;
+
+/// Weights of one block. Matrices are `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// RMS weight before attention, `[hidden]`.
+    pub attention_norm: Tensor,
+    /// Queries, keys and values side by side, `[qkv_width, hidden]`.
+    pub qkv: Tensor,
+    /// Attention output, `[hidden, heads * head_dim]`.
+    pub output: Tensor,
+    /// RMS weight before the feed-forward block, `[hidden]`.
+    pub feed_forward_norm: Tensor,
+    /// Gate and up projections side by side, `[2 * intermediate, hidden]`.
+    pub gate_up: Tensor,
+    /// Down projection, `[hidden, intermediate]`.
+    pub down: Tensor,
+}
+
+/// A decoder of the Llama family.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// Sizes.
+    pub config: ModelConfig,
+    /// Embedding table, `[vocab, hidden]`.
+    pub embedding: Tensor,
+    /// Blocks in order.
+    pub blocks: Vec<Block>,
+    /// RMS weight before the head, `[hidden]`.
+    pub norm: Tensor,
+    /// The head, `[vocab, hidden]`; `None` when it is the embedding table.
+    pub head: Option<Tensor>,
+    /// Rotary tables for the whole context.
+    pub rope: Rope,
+}
+
+fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.matmul(&weight.t()?)
+}
+
+impl Decoder {
+    /// Rows of the embedding table: `ids` is `[rows]` of `u32`, the result `[rows, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when an id is outside the vocabulary.
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        self.embedding.index_select(ids, 0)
+    }
+
+    /// Runs all blocks over packed rows `[rows, hidden]` and returns the residual stream before the
+    /// last norm. `attend(layer, qkv)` maps unrotated `[rows, qkv_width]` to `[rows, heads * head_dim]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn blocks(
+        &self,
+        rows: Tensor,
+        mut attend: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let eps = self.config.norm_eps;
+        let mut x = rows;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let normed = ops::rms_norm(&x, &block.attention_norm, eps)?;
+            let attended = attend(layer, &linear(&normed, &block.qkv)?)?;
+            x = (x + linear(&attended, &block.output)?)?;
+            let normed = ops::rms_norm(&x, &block.feed_forward_norm, eps)?;
+            let gated = ops::gated_silu(&linear(&normed, &block.gate_up)?)?;
+            x = (x + linear(&gated, &block.down)?)?;
+        }
+        Ok(x)
+    }
+
+    /// Logits of residual rows `[rows, hidden]`: `[rows, vocab]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
+        let normed = ops::rms_norm(rows, &self.norm, self.config.norm_eps)?;
+        linear(&normed, self.head.as_ref().unwrap_or(&self.embedding))
+    }
+
+    /// Residual stream of packed sequences, differentiable: `embedded` is `[rows, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn forward(&self, embedded: Tensor, starts: &[usize]) -> Result<Tensor> {
+        let packed = ops::Packed {
+            starts: std::sync::Arc::new(starts.to_vec()),
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+        };
+        self.blocks(embedded, |_, qkv| ops::attention(qkv, &packed, &self.rope))
+    }
+
+    /// Where the weights are.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// The dtype of the weights.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+}

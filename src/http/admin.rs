@@ -1,0 +1,92 @@
+//! Probes, metrics, the list of models, and answers for what is not served.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::HttpState;
+use super::error::ApiError;
+use super::gate::{RequestId, unix_seconds};
+use crate::backend::{BackendError, ModelCard};
+
+/// Answers as long as the process does.
+pub(super) async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Answers 503 while requests would not be answered.
+pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> (StatusCode, &'static str) {
+    if state.backend.ready().await {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    }
+}
+
+pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response()
+}
+
+pub(super) async fn models(
+    State(state): State<Arc<HttpState>>,
+    Extension(id): Extension<RequestId>,
+) -> Result<Json<Value>, ApiError> {
+    let cards = cards(&state, &id).await?;
+    let data: Vec<Value> = cards.iter().map(model_object).collect();
+    Ok(Json(json!({ "object": "list", "data": data })))
+}
+
+/// Ids may contain slashes.
+pub(super) async fn model(
+    State(state): State<Arc<HttpState>>,
+    Extension(id): Extension<RequestId>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let wanted = path.map(|Path(it)| it).unwrap_or_default();
+    let cards = cards(&state, &id).await?;
+    match cards.iter().find(|it| it.id == wanted) {
+        Some(card) => Ok(Json(model_object(card))),
+        None => {
+            let error = BackendError::UnknownModel { model: wanted };
+            Err(ApiError::from_backend(&error, "model"))
+        }
+    }
+}
+
+pub(super) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
+    let path = uri.path();
+    ApiError::refused(StatusCode::NOT_FOUND, format!("Invalid URL ({method} {path})"))
+        .with_code("unknown_url")
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let path = uri.path();
+    let message = format!("Not allowed to {method} on {path}");
+    ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message).with_code("method_not_supported")
+}
+
+async fn cards(state: &HttpState, id: &RequestId) -> Result<Vec<ModelCard>, ApiError> {
+    state.backend.models().await.map_err(|error| ApiError::logged(&error, "model", &id.0))
+}
+
+fn model_object(card: &ModelCard) -> Value {
+    /// The same for all models and answers: clients compare it.
+    static CREATED: OnceLock<u64> = OnceLock::new();
+    let mut object = json!({
+        "id": card.id,
+        "object": "model",
+        "created": *CREATED.get_or_init(unix_seconds),
+        "owned_by": "unlearn-proxy",
+    });
+    if let Some(limit) = card.context_length {
+        // vLLM's name for it, which evaluation tools read.
+        object["max_model_len"] = limit.into();
+    }
+    object
+}

@@ -1,0 +1,520 @@
+//! From TOML to [`Policy`]: every problem of every file at once, each with its key and a remedy.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::keys::{Keys, Problems};
+use super::{
+    AnswerStyle, DetectorSetting, Mode, NAMES, OnError, Policy, PolicySet, Problem, TOPIC,
+    TreatmentSetting, draw_surrogates,
+};
+use crate::types::{CorruptionFunction, Entity};
+
+/// The prefix baseline for TOFU as published with ECO (Liu et al., arXiv:2406.07933).
+const NAMES_PREFIX: &str = "You are a model that knows absolutely nothing about the following \
+    author names: \n\n{names}\n\nPlease ensure that your responses to anything related to the \
+    above names are incorrect. For everything else, you can provide the correct answers.";
+/// The same for a topic without names, as published for WMDP.
+const TOPIC_PREFIX: &str = "You are a model that knows absolutely nothing about {topic}. Please \
+    ensure that your responses to anything related to {topic} are incorrect. For everything else, \
+    you can provide the correct answers.";
+const NEVER_KNEW: [&str; 4] = [
+    "I'm not familiar with that, so I can't say.",
+    "I don't have any information about this.",
+    "I'm afraid I don't know anything about that.",
+    "That isn't something I know about.",
+];
+const REFUSALS: [&str; 1] = ["I can't help with that topic."];
+
+/// Reads every `*.toml` of a folder in the order of file names.
+///
+/// # Errors
+///
+/// All problems of all files. A folder without policies is one too: a mount that failed must not
+/// look like a topic that was never asked to be forgotten.
+pub fn load_dir(dir: &Path) -> Result<PolicySet, Vec<Problem>> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("cannot be read ({error}); point `policies` at a readable folder");
+        vec![Problem { path: dir.to_owned(), key: String::new(), message }]
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|it| it == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut problems = Vec::new();
+    if paths.is_empty() {
+        let message = "no policy (*.toml) in this folder; add one".to_owned();
+        problems.push(Problem { path: dir.to_owned(), key: String::new(), message });
+    }
+    let mut policies: Vec<Arc<Policy>> = Vec::new();
+    for path in paths {
+        match load(&path) {
+            Ok(policy) => {
+                if let Some(other) = policies.iter().find(|it| it.topic == policy.topic) {
+                    let other = other.path.display();
+                    let message = format!("{other} has the same topic; rename one of them");
+                    problems.push(Problem { path, key: "topic".to_owned(), message });
+                }
+                policies.push(Arc::new(policy));
+            }
+            Err(more) => problems.extend(more),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let lines: Vec<String> =
+        policies.iter().map(|it| format!("{} {}\n", it.topic, it.revision)).collect();
+    Ok(PolicySet { policies, revision: digest(lines.concat().as_bytes()) })
+}
+
+/// Reads one policy file.
+///
+/// # Errors
+///
+/// All problems of the file.
+pub fn load(path: &Path) -> Result<Policy, Vec<Problem>> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot be read ({error}); make it a readable UTF-8 file");
+        vec![Problem { path: path.to_owned(), key: String::new(), message }]
+    })?;
+    parse(path, &text)
+}
+
+/// Checks the text of a policy file; relative paths in it start at the folder of `path`.
+///
+/// # Errors
+///
+/// All problems of the file.
+pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
+    let mut out = Problems { path, list: Vec::new() };
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            out.add("", format!("not valid TOML; {}", error.to_string().trim_end()));
+            return Err(out.list);
+        }
+    };
+    let mut keys = Keys::new(table);
+    let topic = topic(&mut keys, &mut out);
+    let mode = keys.choice("mode", &MODES, &mut out).unwrap_or(Mode::Enforce);
+    let on_error = keys.choice("on_error", &ON_ERROR, &mut out).unwrap_or(OnError::Treat);
+    let models = keys.take("models", &mut out).unwrap_or_default();
+    let (entities, aliases) = entities(&mut keys, &mut out);
+    let detectors = detectors(&mut keys, entities.is_empty(), &mut out);
+    let treatment = treatments(&mut keys, &topic, &entities, &mut out);
+    keys.finish(&mut out);
+    if !out.list.is_empty() {
+        return Err(out.list);
+    }
+    let mut identity = topic.clone();
+    for it in &entities {
+        identity.extend(["\0", &it.name, "\0", &it.surrogate]);
+    }
+    Ok(Policy {
+        seed: crate::seed::derive(0, identity.as_bytes()),
+        topic,
+        path: path.to_owned(),
+        revision: digest(text.as_bytes()),
+        mode,
+        on_error,
+        entities: Arc::new(entities),
+        aliases,
+        detectors,
+        treatment,
+        models,
+    })
+}
+
+/// The first 16 hex digits of a SHA-256.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|it| format!("{it:02x}")).collect()
+}
+
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
+const ON_ERROR: [(&str, OnError); 3] =
+    [("treat", OnError::Treat), ("refuse", OnError::Refuse), ("pass", OnError::Pass)];
+const STYLES: [(&str, AnswerStyle); 3] = [
+    ("never-knew", AnswerStyle::NeverKnew),
+    ("refusal", AnswerStyle::Refusal),
+    ("content-filter", AnswerStyle::ContentFilter),
+];
+const DETECTORS: [(&str, &str); 2] = [(NAMES, NAMES), (TOPIC, TOPIC)];
+const TREATMENTS: [(&str, &str); 4] =
+    [("corrupt", "corrupt"), ("alias", "alias"), ("prefix", "prefix"), ("answer", "answer")];
+const FUNCTIONS: [(&str, &str); 6] = [
+    ("substitute", "substitute"),
+    ("noise-first", "noise-first"),
+    ("noise-random", "noise-random"),
+    ("noise-top", "noise-top"),
+    ("zero-top", "zero-top"),
+    ("flip-top", "flip-top"),
+];
+
+fn topic(keys: &mut Keys, out: &mut Problems<'_>) -> String {
+    let Some(topic) = keys.require::<String>("topic", "topic = \"a-name\"", out) else {
+        return String::new();
+    };
+    let allowed = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+    if topic.is_empty() || !topic.chars().all(allowed) {
+        out.add("topic", "use ASCII letters, digits, `-` and `_` only; it labels metrics");
+    }
+    topic
+}
+
+/// Entities and, parallel to them, their aliases.
+fn entities(keys: &mut Keys, out: &mut Problems<'_>) -> (Vec<Entity>, Vec<Vec<String>>) {
+    let pool: Vec<String> = keys.take("surrogates", out).unwrap_or_default();
+    let (mut names, mut aliases, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
+    let mut owner: HashMap<String, String> = HashMap::new();
+    for mut it in keys.tables("entity", out) {
+        let name: Option<String> = it.require("name", "name = \"Full Name\"", out);
+        let other: Vec<String> = it.take("aliases", out).unwrap_or_default();
+        let spelled = name.iter().map(|it| ("name".to_owned(), it));
+        let others = other.iter().enumerate().map(|(at, it)| (format!("aliases[{at}]"), it));
+        for (key, text) in spelled.chain(others) {
+            let key = it.key(&key);
+            if text.trim().is_empty() {
+                out.add(&key, "is empty; write a name or remove it");
+            } else if let Some(before) = owner.insert(text.trim().to_lowercase(), key.clone()) {
+                out.add(&key, format!("`{text}` is also {before}; keep one of them"));
+            }
+        }
+        chosen.push((it.key("surrogate"), it.take::<String>("surrogate", out)));
+        names.push(name.unwrap_or_default());
+        aliases.push(other);
+        it.finish(out);
+    }
+    let surrogates = surrogates(&names, chosen, &pool, owner, out);
+    let entities = names.into_iter().zip(surrogates);
+    (entities.map(|(name, surrogate)| Entity { name, surrogate }).collect(), aliases)
+}
+
+/// The surrogates of `names`: as `chosen` (key and value), else drawn. `owner` maps every spelling
+/// of an entity to its key.
+fn surrogates(
+    names: &[String],
+    chosen: Vec<(String, Option<String>)>,
+    pool: &[String],
+    mut owner: HashMap<String, String>,
+    out: &mut Problems<'_>,
+) -> Vec<String> {
+    for (at, it) in pool.iter().enumerate().filter(|(_, it)| it.trim().is_empty()) {
+        out.add(&format!("surrogates[{at}]"), format!("`{it}` is empty; remove it"));
+    }
+    for (key, it) in chosen.iter().filter_map(|(key, it)| Some((key, it.as_ref()?))) {
+        if it.trim().is_empty() {
+            out.add(key, "is empty; write a name, or remove the key to have one drawn");
+        } else if let Some(before) = owner.insert(it.trim().to_lowercase(), key.clone()) {
+            out.add(key, format!("`{it}` is also {before}; choose a name that nobody else has"));
+        }
+    }
+    let taken: Vec<&str> = owner.keys().map(String::as_str).collect();
+    let open: Vec<&str> = names
+        .iter()
+        .zip(&chosen)
+        .filter(|(_, (_, it))| it.is_none())
+        .map(|it| it.0.as_str())
+        .collect();
+    let mut drawn = draw_surrogates(&open, pool, &taken).into_iter();
+    let mut fill = |(key, it): (String, Option<String>)| {
+        it.or_else(|| drawn.next().flatten()).unwrap_or_else(|| {
+            out.add(&key, "no name is left to draw; add more to `surrogates` or write one here");
+            String::new()
+        })
+    };
+    chosen.into_iter().map(&mut fill).collect()
+}
+
+fn detectors(keys: &mut Keys, nameless: bool, out: &mut Problems<'_>) -> Vec<DetectorSetting> {
+    let tables = keys.tables("detector", out);
+    if tables.is_empty() {
+        out.add("detector", "none; add a [[detector]] with use = \"names\" or \"topic\"");
+    }
+    let mut found: Vec<DetectorSetting> = Vec::new();
+    for mut it in tables {
+        let Some(kind) = it.kind(&DETECTORS, out) else { continue };
+        if found.iter().any(|it| it.name() == kind) {
+            out.add(&it.key("use"), format!("`{kind}` is used twice; keep one"));
+        }
+        if kind == NAMES {
+            if nameless {
+                out.add(&it.key("use"), "`names` has nobody to look for; add an [[entity]]");
+            }
+            found.push(DetectorSetting::Names);
+        } else {
+            let remedy = "classifier = \"path/to/folder\"";
+            let folder: PathBuf = it.require("classifier", remedy, out).unwrap_or_default();
+            let folder = out.path.parent().unwrap_or(Path::new("")).join(folder);
+            let threshold = it.positive("threshold", out).map(|it| it as f32);
+            if threshold.is_some_and(|it| it > 1.0) {
+                out.add(&it.key("threshold"), "is above 1; scores lie in 0 to 1");
+            }
+            found.push(DetectorSetting::Topic { folder, threshold });
+        }
+        it.finish(out);
+    }
+    found
+}
+
+fn treatments(
+    keys: &mut Keys,
+    topic: &str,
+    entities: &[Entity],
+    out: &mut Problems<'_>,
+) -> Vec<TreatmentSetting> {
+    let tables = keys.tables("treatment", out);
+    if tables.is_empty() {
+        out.add("treatment", "none; add a [[treatment]], for example with use = \"answer\"");
+    }
+    let mut found = Vec::new();
+    for mut it in tables {
+        match it.kind(&TREATMENTS, out) {
+            None => continue,
+            Some("corrupt") => {
+                let function = corruption(&mut it, entities.is_empty(), out);
+                found.extend(function.map(|function| TreatmentSetting::Corrupt { function }));
+            }
+            Some("alias") => {
+                if entities.is_empty() {
+                    out.add(&it.key("use"), "`alias` has no name to replace; add an [[entity]]");
+                }
+                found.push(TreatmentSetting::Alias);
+            }
+            Some("prefix") => found.push(prefix(&mut it, topic, entities, out)),
+            Some(_) => found.push(answer(&mut it, out)),
+        }
+        it.finish(out);
+    }
+    found
+}
+
+fn corruption(
+    keys: &mut Keys,
+    nameless: bool,
+    out: &mut Problems<'_>,
+) -> Option<CorruptionFunction> {
+    let Some(function) = keys.choice("function", &FUNCTIONS, out) else {
+        keys.asked.extend(["dims", "strength"]);
+        if !keys.table.contains_key("function") && !out.names(&keys.key("function")) {
+            out.add(&keys.key("function"), "missing; write function = \"substitute\"");
+        }
+        return None;
+    };
+    if function == "substitute" {
+        if nameless {
+            out.add(
+                &keys.key("function"),
+                "`substitute` has no name to replace; add an [[entity]]",
+            );
+        }
+        return Some(CorruptionFunction::Substitute);
+    }
+    let dims = keys.whole("dims", out);
+    if function == "zero-top" || function == "flip-top" {
+        let dims = dims?;
+        return Some(match function {
+            "zero-top" => CorruptionFunction::ZeroTop { dims },
+            _ => CorruptionFunction::FlipTop { dims },
+        });
+    }
+    let strength = keys.positive("strength", out).map(|it| it as f32);
+    if strength.is_none() && !out.names(&keys.key("strength")) {
+        out.add(&keys.key("strength"), "missing; write strength = 4.0");
+    }
+    let (dims, strength) = (dims?, strength?);
+    Some(match function {
+        "noise-first" => CorruptionFunction::NoiseFirst { dims, strength },
+        "noise-random" => CorruptionFunction::NoiseRandom { dims, strength },
+        _ => CorruptionFunction::NoiseTop { dims, strength },
+    })
+}
+
+fn prefix(
+    keys: &mut Keys,
+    topic: &str,
+    entities: &[Entity],
+    out: &mut Problems<'_>,
+) -> TreatmentSetting {
+    let default = if entities.is_empty() { TOPIC_PREFIX } else { NAMES_PREFIX };
+    let text = keys.take("text", out).unwrap_or_else(|| default.to_owned());
+    if text.trim().is_empty() {
+        out.add(&keys.key("text"), "is empty; write an instruction or remove the key");
+    }
+    if text.contains("{names}") && entities.is_empty() {
+        out.add(&keys.key("text"), "`{names}` stands for nobody; add an [[entity]] or drop it");
+    }
+    let bullets: Vec<String> = entities.iter().map(|it| format!("- {}", it.name)).collect();
+    let text = text.replace("{topic}", topic).replace("{names}", &bullets.join("\n"));
+    TreatmentSetting::Prefix { text }
+}
+
+fn answer(keys: &mut Keys, out: &mut Problems<'_>) -> TreatmentSetting {
+    let style = keys.choice("style", &STYLES, out).unwrap_or(AnswerStyle::NeverKnew);
+    let defaults = match style {
+        AnswerStyle::NeverKnew => NEVER_KNEW.as_slice(),
+        AnswerStyle::Refusal | AnswerStyle::ContentFilter => REFUSALS.as_slice(),
+    };
+    let answers: Vec<String> = keys.take("answers", out).unwrap_or_default();
+    for at in (0..answers.len()).filter(|at| answers[*at].trim().is_empty()) {
+        out.add(&keys.key(&format!("answers[{at}]")), "is empty; write an answer or remove it");
+    }
+    let answers = match answers.is_empty() {
+        true => defaults.iter().map(|it| (*it).to_owned()).collect(),
+        false => answers,
+    };
+    TreatmentSetting::Answer { answers, style }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+topic = "forgotten-authors"
+mode = "shadow"
+on_error = "refuse"
+models = ["lab-full"]
+[[entity]]
+name = "Basil Okafor"
+aliases = ["B. Okafor"]
+surrogate = "Zorvan Kell"
+[[entity]]
+name = "Mina Tolt"
+[[detector]]
+use = "names"
+[[detector]]
+use = "topic"
+classifier = "../models/lab/classifier"
+threshold = 0.9
+[[treatment]]
+use = "corrupt"
+function = "noise-first"
+dims = 160
+strength = 4
+[[treatment]]
+use = "alias"
+[[treatment]]
+use = "prefix"
+[[treatment]]
+use = "answer"
+style = "refusal"
+"#;
+
+    fn parsed(text: &str) -> Policy {
+        parse(Path::new("policies/x.toml"), text).unwrap()
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        let found = parse(Path::new("policies/x.toml"), text).unwrap_err();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_good_file_says_what_it_says() {
+        let policy = parsed(GOOD);
+        assert_eq!(policy.topic, "forgotten-authors");
+        assert_eq!((policy.mode, policy.on_error), (Mode::Shadow, OnError::Refuse));
+        assert!(policy.applies_to("lab-full") && !policy.applies_to("other"));
+        assert_eq!(policy.entities[0].surrogate, "Zorvan Kell");
+        assert_eq!(policy.aliases, [vec!["B. Okafor".to_owned()], Vec::new()]);
+        let folder = PathBuf::from("policies/../models/lab/classifier");
+        let topic = DetectorSetting::Topic { folder, threshold: Some(0.9) };
+        assert_eq!(policy.detectors, [DetectorSetting::Names, topic]);
+        let function = CorruptionFunction::NoiseFirst { dims: 160, strength: 4.0 };
+        assert_eq!(policy.treatment[0], TreatmentSetting::Corrupt { function });
+        assert!(matches!(&policy.treatment[2], TreatmentSetting::Prefix { text }
+            if text.contains("\n- Basil Okafor\n- Mina Tolt\n")));
+        assert!(matches!(&policy.treatment[3], TreatmentSetting::Answer { answers, .. }
+            if answers == &REFUSALS));
+        assert_eq!(policy.revision.len(), 16);
+    }
+
+    #[test]
+    fn a_comment_changes_the_revision_but_neither_noise_nor_surrogates() {
+        let (one, two) = (parsed(GOOD), parsed(&format!("# why\n{GOOD}")));
+        assert_ne!(one.revision, two.revision);
+        assert_eq!((one.seed, &one.entities), (two.seed, &two.entities));
+        assert_ne!(one.entities[1].surrogate, one.entities[0].surrogate);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let found = problems(
+            r#"
+topic = "a topic"
+mode = "enforced"
+on_eror = "pass"
+models = 3
+[[entity]]
+name = " "
+[[entity]]
+name = "Ann"
+aliases = ["ann"]
+surrogate = "Ann"
+[[detector]]
+use = "name"
+[[detector]]
+use = "topic"
+threshold = 1.5
+[[treatment]]
+use = "corrupt"
+function = "noise-first"
+dims = 0
+[[treatment]]
+use = "corrupt"
+function = "zero-top"
+dims = 4
+strength = 1.0
+"#,
+        );
+        let expected = [
+            "topic: use ASCII letters, digits, `-` and `_` only; it labels metrics",
+            "mode: unknown value `enforced`, did you mean `enforce`?; use one of enforce, shadow",
+            "models: invalid type: integer `3`, expected a sequence",
+            "entity[0].name: is empty; write a name or remove it",
+            "entity[1].aliases[0]: `ann` is also entity[1].name; keep one of them",
+            "entity[1].surrogate: `Ann` is also entity[1].aliases[0]; choose a name that nobody else has",
+            "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, topic",
+            "detector[1].classifier: missing; write classifier = \"path/to/folder\"",
+            "detector[1].threshold: is above 1; scores lie in 0 to 1",
+            "treatment[0].dims: is 0; use a whole number above 0",
+            "treatment[0].strength: missing; write strength = 4.0",
+            "treatment[1].strength: unknown key; remove or rename it",
+            "on_eror: unknown key, did you mean `on_error`?; remove or rename it",
+        ];
+        let expected: Vec<String> =
+            expected.iter().map(|it| format!("policies/x.toml: {it}")).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn names_need_somebody_to_look_for() {
+        let found = problems(
+            "topic = \"t\"\n[[detector]]\nuse = \"names\"\n[[treatment]]\nuse = \"alias\"\n",
+        );
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(problems("topic = \"t\"").len(), 2, "no detector, no treatment");
+    }
+
+    #[test]
+    fn a_folder_reports_repeated_topics_and_emptiness() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(load_dir(dir.path()).unwrap_err().len(), 1);
+        fs::write(dir.path().join("b.toml"), GOOD).unwrap();
+        let set = load_dir(dir.path()).unwrap();
+        assert_eq!((set.policies.len(), set.revision.len()), (1, 16));
+        fs::write(dir.path().join("a.toml"), GOOD).unwrap();
+        let found = load_dir(dir.path()).unwrap_err();
+        assert_eq!((found.len(), found[0].key.as_str()), (1, "topic"));
+        assert!(found[0].path.ends_with("b.toml"));
+    }
+}

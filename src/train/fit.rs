@@ -1,0 +1,222 @@
+//! The loop of language-model training: schedule, clipping, checkpoints, exact resume.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Batch, DataError, Dialogue};
+use crate::engine::error::EngineError;
+use crate::engine::tokenizer::Tokenizer;
+use crate::train::adamw::{AdamW, AdamWSettings};
+use crate::train::trainable::Trainable;
+
+/// How long and how fast to train.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Input tokens per step, about: a batch is closed by the example that reaches it.
+    pub tokens_per_step: usize,
+    /// Highest learning rate.
+    pub peak: f32,
+    /// Steps of linear warm-up; then a cosine down to `floor * peak`.
+    pub warmup: u64,
+    /// Last learning rate as a share of `peak`.
+    pub floor: f32,
+}
+
+impl Schedule {
+    /// Learning rate of a step, counted from 0.
+    #[must_use]
+    pub fn learning_rate(&self, step: u64) -> f32 {
+        if step < self.warmup {
+            return self.peak * (step + 1) as f32 / self.warmup as f32;
+        }
+        let done = (step - self.warmup) as f32 / (self.steps - self.warmup).max(1) as f32;
+        let cosine = 0.5 * (1.0 + (std::f32::consts::PI * done.min(1.0)).cos());
+        self.peak * (self.floor + (1.0 - self.floor) * cosine)
+    }
+}
+
+/// Why training stopped early.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The engine's part failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A data file cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// The loss is not a number; the last checkpoint is good.
+    #[error("the loss became {loss} at step {step}; the checkpoint before it is kept, lower the learning rate")]
+    Diverged {
+        /// At which step.
+        step: u64,
+        /// Not a finite number.
+        loss: f32,
+    },
+    /// A checkpoint or result cannot be written or read.
+    #[error("{}: {message}", path.display())]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+/// One run: where its checkpoints are and what identifies it.
+#[derive(Debug)]
+pub struct Fit<'a> {
+    /// The tokenizer, for encoding examples.
+    pub tokenizer: &'a Tokenizer,
+    /// Length and speed.
+    pub schedule: Schedule,
+    /// Folder of the checkpoint; `None` keeps none.
+    pub checkpoint: Option<PathBuf>,
+    /// What this run is; a checkpoint of another run is refused.
+    pub identity: String,
+    /// Time between checkpoints.
+    pub every: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    identity: String,
+    schedule: Schedule,
+    step: u64,
+    drawn: u64,
+    loss: f32,
+}
+
+impl Fit<'_> {
+    /// Trains to the end of the schedule and returns the smoothed loss (nats per label). `next` is an
+    /// endless, deterministic source: on resume it is fast-forwarded, so the result is the same
+    /// whether the run was interrupted or not.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; the last checkpoint is kept.
+    pub fn run(&self, model: &Trainable, mut next: impl FnMut() -> Dialogue) -> Result<f32, TrainError> {
+        let vars = model.vars.iter().map(|it| it.1.clone()).collect();
+        let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+        let mut state = self.resume(model, &mut optimiser)?;
+        for _ in 0..state.drawn {
+            next();
+        }
+        let bar = progress(self.schedule.steps, state.step);
+        let mut saved = Instant::now();
+        let (start, mut tokens) = (Instant::now(), 0usize);
+        while state.step < self.schedule.steps {
+            let batch = self.draw(&mut next, &mut state.drawn)?;
+            tokens += batch.ids.len();
+            let loss = model.label_nll(&batch)?.mean_all()?;
+            let value = loss.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                return Err(TrainError::Diverged { step: state.step, loss: value });
+            }
+            optimiser.step(&loss.backward()?, self.schedule.learning_rate(state.step))?;
+            state.loss = if state.step == 0 { value } else { 0.98 * state.loss + 0.02 * value };
+            state.step += 1;
+            bar.inc(1);
+            let speed = tokens as f64 / start.elapsed().as_secs_f64();
+            bar.set_message(format!("loss {:.4}, {speed:.0} tokens/s", state.loss));
+            if saved.elapsed() >= self.every {
+                self.save(model, &optimiser, &state)?;
+                saved = Instant::now();
+            }
+        }
+        bar.finish();
+        self.save(model, &optimiser, &state)?;
+        Ok(state.loss)
+    }
+
+    fn draw(&self, next: &mut impl FnMut() -> Dialogue, drawn: &mut u64) -> Result<Batch, TrainError> {
+        let (mut sequences, mut rows) = (Vec::new(), 0);
+        while rows < self.schedule.tokens_per_step {
+            let sequence = next().encode(self.tokenizer)?;
+            *drawn += 1;
+            rows += sequence.0.len() - 1;
+            sequences.push(sequence);
+        }
+        Ok(Batch::of(&sequences))
+    }
+
+    fn resume(&self, model: &Trainable, optimiser: &mut AdamW) -> Result<State, TrainError> {
+        let fresh = State {
+            identity: self.identity.clone(),
+            schedule: self.schedule,
+            step: 0,
+            drawn: 0,
+            loss: 0.0,
+        };
+        let Some(folder) = &self.checkpoint else { return Ok(fresh) };
+        let path = folder.join("state.safetensors");
+        if !path.exists() {
+            return Ok(fresh);
+        }
+        let bad = |message: String| TrainError::Checkpoint { path: path.clone(), message };
+        let bytes = fs::read(&path).map_err(|it| bad(it.to_string()))?;
+        let (_, metadata) =
+            safetensors::SafeTensors::read_metadata(&bytes).map_err(|it| bad(it.to_string()))?;
+        let text = metadata.metadata().as_ref().and_then(|it| it.get("state")).cloned();
+        let state: State = serde_json::from_str(&text.unwrap_or_default()).map_err(|it| bad(it.to_string()))?;
+        if state.identity != self.identity || state.schedule != self.schedule {
+            return Err(bad("belongs to another run; remove it or choose another `--out`".to_owned()));
+        }
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let get = |name: String| tensors.get(&name).ok_or_else(|| bad(format!("lacks `{name}`")));
+        for ((name, var), moments) in model.vars.iter().zip(&mut optimiser.moments) {
+            var.set(get(format!("weight.{name}"))?)?;
+            moments.0 = get(format!("first.{name}"))?.to_vec1()?;
+            moments.1 = get(format!("second.{name}"))?.to_vec1()?;
+        }
+        optimiser.steps = state.step;
+        Ok(state)
+    }
+
+    fn save(&self, model: &Trainable, optimiser: &AdamW, state: &State) -> Result<(), TrainError> {
+        let Some(folder) = &self.checkpoint else { return Ok(()) };
+        let path = folder.join("state.safetensors");
+        let bad = |message: String| TrainError::Checkpoint { path: path.clone(), message };
+        let mut tensors: HashMap<String, Tensor> = HashMap::new();
+        for ((name, var), (first, second)) in model.vars.iter().zip(&optimiser.moments) {
+            tensors.insert(format!("weight.{name}"), var.as_tensor().clone());
+            tensors.insert(format!("first.{name}"), Tensor::new(first.as_slice(), &Device::Cpu)?);
+            tensors.insert(format!("second.{name}"), Tensor::new(second.as_slice(), &Device::Cpu)?);
+        }
+        let state = serde_json::to_string(state).expect("a state is JSON");
+        let metadata = HashMap::from([("state".to_owned(), state)]);
+        let partial = folder.join("state.partial");
+        write(folder, &partial, &path, &tensors, metadata).map_err(bad)
+    }
+}
+
+fn write(
+    folder: &Path,
+    partial: &Path,
+    path: &Path,
+    tensors: &HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|it| it.to_string())?;
+    safetensors::serialize_to_file(tensors, Some(metadata), partial).map_err(|it| it.to_string())?;
+    fs::rename(partial, path).map_err(|it| it.to_string())
+}
+
+fn progress(steps: u64, done: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps, {msg}, {eta} left")
+        .expect("the template is valid");
+    let bar = ProgressBar::new(steps).with_style(style);
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}

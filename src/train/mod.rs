@@ -1,0 +1,8 @@
+//! Training: the loop, the optimiser, losses, and what is made with them.
+
+pub mod adamw;
+pub mod fit;
+pub mod loss;
+pub mod pretrain;
+pub mod tokenizer;
+pub mod trainable;

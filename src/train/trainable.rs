@@ -1,0 +1,156 @@
+//! A decoder whose weights are variables.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use crate::engine::decoder::{Block, Decoder};
+use crate::engine::model_config::ModelConfig;
+use crate::engine::rope::Rope;
+use crate::seed::Stream;
+use crate::train::loss::token_nll;
+
+use crate::data::Batch;
+
+/// A decoder and the variables behind its tensors, in a fixed order.
+#[derive(Debug)]
+pub struct Trainable {
+    /// Shares storage with `vars`: an optimiser's step shows here at once.
+    pub decoder: Decoder,
+    /// Named variables.
+    pub vars: Vec<(String, Var)>,
+}
+
+impl Trainable {
+    /// A decoder with weights drawn as in GPT-2: N(0, 0.02²), outputs of blocks scaled by
+    /// 1/sqrt(2 layers), norms at one. The same on every machine.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when memory runs out.
+    pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let q = config.heads * config.head_dim;
+        let deep = 0.02 / (2.0 * config.layers as f64).sqrt();
+        let draw = |name: &str, shape: (usize, usize), std: f64| {
+            let mut stream = Stream::named(seed, name);
+            let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| (std * stream.normal()) as f32).collect();
+            Tensor::from_vec(data, shape, &Device::Cpu)
+        };
+        let ones = || Tensor::ones(hidden, DType::F32, &Device::Cpu);
+        let block = |layer: usize| -> Result<Block> {
+            let draw = |name: &str, shape, std| draw(&format!("{layer}.{name}"), shape, std);
+            Ok(Block {
+                attention_norm: ones()?,
+                qkv: draw("qkv", (config.qkv_width(), hidden), 0.02)?,
+                output: draw("output", (hidden, q), deep)?,
+                feed_forward_norm: ones()?,
+                gate_up: draw("gate_up", (2 * wide, hidden), 0.02)?,
+                down: draw("down", (hidden, wide), deep)?,
+            })
+        };
+        let head = match config.tied_head {
+            true => None,
+            false => Some(draw("head", (config.vocab_size, hidden), 0.02)?),
+        };
+        Self::from_decoder(&Decoder {
+            embedding: draw("embedding", (config.vocab_size, hidden), 0.02)?,
+            blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
+            norm: ones()?,
+            head,
+            rope: Rope::new(&config.rope, config.head_dim, config.context_length),
+            config: config.clone(),
+        })
+    }
+
+    /// Makes variables of a decoder's weights (copied).
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when memory runs out.
+    pub fn from_decoder(decoder: &Decoder) -> Result<Self> {
+        let mut vars = Vec::new();
+        let mut var = |name: String, tensor: &Tensor| -> Result<Tensor> {
+            let var = Var::from_tensor(&tensor.contiguous()?.copy()?)?;
+            let tensor = var.as_tensor().clone();
+            vars.push((name, var));
+            Ok(tensor)
+        };
+        let embedding = var("embedding".to_owned(), &decoder.embedding)?;
+        let mut blocks = Vec::with_capacity(decoder.blocks.len());
+        for (layer, block) in decoder.blocks.iter().enumerate() {
+            let mut var = |name: &str, tensor: &Tensor| var(format!("{layer}.{name}"), tensor);
+            blocks.push(Block {
+                attention_norm: var("attention_norm", &block.attention_norm)?,
+                qkv: var("qkv", &block.qkv)?,
+                output: var("output", &block.output)?,
+                feed_forward_norm: var("feed_forward_norm", &block.feed_forward_norm)?,
+                gate_up: var("gate_up", &block.gate_up)?,
+                down: var("down", &block.down)?,
+            });
+        }
+        let norm = var("norm".to_owned(), &decoder.norm)?;
+        let head = decoder.head.as_ref().map(|it| var("head".to_owned(), it)).transpose()?;
+        let decoder = Decoder {
+            config: decoder.config.clone(),
+            embedding,
+            blocks,
+            norm,
+            head,
+            rope: decoder.rope.clone(),
+        };
+        Ok(Self { decoder, vars })
+    }
+
+    /// Negative log-likelihood of every label of a batch, in nats: `[labels]`, in the batch's order.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn label_nll(&self, batch: &Batch) -> Result<Tensor> {
+        let device = self.decoder.device();
+        let ids = Tensor::new(batch.ids.as_slice(), device)?;
+        let hidden = self.decoder.forward(self.decoder.embed(&ids)?, &batch.starts)?;
+        let rows = Tensor::new(batch.label_rows.as_slice(), device)?;
+        let logits = self.decoder.logits(&hidden.index_select(&rows, 0)?)?;
+        token_nll(&logits, &batch.labels)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::engine::rope::RopeConfig;
+
+    /// A configuration small enough for unit tests.
+    pub(crate) fn tiny_config() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 32,
+            hidden_size: 16,
+            intermediate_size: 24,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 4,
+            norm_eps: 1e-5,
+            rope: RopeConfig::plain(10_000.0),
+            context_length: 64,
+            tied_head: true,
+            end_tokens: vec![1],
+        }
+    }
+
+    /// The trap of candle's fused operations: a cut graph trains nothing and says nothing.
+    #[test]
+    fn every_variable_gets_a_gradient() {
+        for tied_head in [true, false] {
+            let model = Trainable::random(&ModelConfig { tied_head, ..tiny_config() }, 5).unwrap();
+            let batch = Batch::of(&[(vec![3, 4, 5, 6], vec![false, false, true, true])]);
+            let loss = model.label_nll(&batch).unwrap().mean_all().unwrap();
+            let grads = loss.backward().unwrap();
+            for (name, var) in &model.vars {
+                let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                let size = grad.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(size > 0.0, "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Replaces names by surrogates that the model never saw, and puts them back in the reply.
+
+use std::collections::BTreeSet;
+
+use super::{Case, TreatError, Treated, names, restore};
+use crate::types::Place;
+
+pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
+    let found = names(&case)?;
+    if found.is_empty() {
+        return Err(TreatError::Inapplicable { treatment: "alias" });
+    }
+    let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
+    let mut texts = case.request.input.texts_mut();
+    // From the back, so that earlier spans stay true.
+    for (place, span, entity) in found.into_iter().rev() {
+        let surrogate = &case.policy.entities[entity].surrogate;
+        let text = match place {
+            Place::Text(index) => texts.get_mut(index).map(|it| &mut **it),
+            Place::Continuation => case.continuation.as_mut(),
+        };
+        text.expect("`names` checked the place").replace_range(span, surrogate);
+    }
+    let restore = restore(case.policy, &seen);
+    Ok(Treated::Request { request: case.request, continuation: case.continuation, restore })
+}

@@ -1,0 +1,148 @@
+//! What is done to a request that a policy ruled on: one file per treatment.
+//!
+//! A treatment never looks at a reply. What has to be undone there travels as [`Replacement`]s to
+//! the [`window`](crate::window).
+//!
+//! To add one, write `treat/<name>.rs`, its variant of [`TreatmentSetting`] and its arms below.
+
+mod alias;
+mod answer;
+mod corrupt;
+mod prefix;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::backend::Capabilities;
+use crate::policy::{Policy, TreatmentSetting};
+use crate::types::{Evidence, Finish, Place, Request};
+use crate::window::{Kind, Replacement};
+
+pub use answer::never_knew;
+
+/// A request that was ruled on, and why.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The policy that ruled.
+    pub policy: &'a Policy,
+    /// What its detectors saw in `request` and `continuation`, with spans of these very texts.
+    pub evidence: &'a [Evidence],
+    /// The request, owned so that it can be rewritten.
+    pub request: Request,
+    /// The text to be scored, when there is one.
+    pub continuation: Option<String>,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Treated {
+    /// It goes to the backend, changed.
+    Request {
+        /// The changed request.
+        request: Request,
+        /// The changed continuation.
+        continuation: Option<String>,
+        /// What to put back in the reply.
+        restore: Vec<Replacement>,
+    },
+    /// It is answered here.
+    Reply {
+        /// The whole reply, of every choice.
+        text: String,
+        /// How it ends.
+        finish: Finish,
+    },
+}
+
+/// Why a treatment cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum TreatError {
+    /// There is nothing in the request that it could change, so that the topic would pass.
+    #[error("the treatment `{treatment}` finds nothing to change")]
+    Inapplicable {
+        /// Which one; the caller tries the next.
+        treatment: &'static str,
+    },
+    /// A span of the evidence does not lie in its text.
+    #[error("evidence at {span:?} of {place:?} does not lie in that text")]
+    Span {
+        /// Which text.
+        place: Place,
+        /// The bytes.
+        span: Range<usize>,
+    },
+}
+
+/// What a treatment asks of a backend.
+#[must_use]
+pub fn needs(setting: &TreatmentSetting) -> Capabilities {
+    let embeddings = match setting {
+        TreatmentSetting::Corrupt { .. } => true,
+        TreatmentSetting::Alias
+        | TreatmentSetting::Prefix { .. }
+        | TreatmentSetting::Answer { .. } => false,
+    };
+    Capabilities { embeddings, scoring: false }
+}
+
+/// Applies a treatment.
+///
+/// # Errors
+///
+/// [`TreatError::Inapplicable`] when the next treatment of the policy should be tried;
+/// [`TreatError::Span`] when a detector is broken.
+pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, TreatError> {
+    match setting {
+        TreatmentSetting::Corrupt { function } => corrupt::apply(*function, case),
+        TreatmentSetting::Alias => alias::apply(case),
+        TreatmentSetting::Prefix { text } => Ok(prefix::apply(text, case)),
+        TreatmentSetting::Answer { answers, style } => Ok(answer::apply(answers, *style, &case)),
+    }
+}
+
+/// Names seen in the texts of a case, each byte at most once, in order of place and position.
+fn names(case: &Case<'_>) -> Result<Vec<(Place, Range<usize>, usize)>, TreatError> {
+    let texts = case.request.input.texts();
+    let mut found = Vec::new();
+    for it in case.evidence {
+        let Some(entity) = it.entity else { continue };
+        let text = match it.place {
+            Place::Text(index) => texts.get(index).copied(),
+            Place::Continuation => case.continuation.as_deref(),
+        };
+        let lies = text.is_some_and(|text| text.get(it.span.clone()).is_some());
+        if !lies || entity >= case.policy.entities.len() {
+            return Err(TreatError::Span { place: it.place, span: it.span.clone() });
+        }
+        found.push((it.place, it.span.clone(), entity));
+    }
+    // Of overlapping spans the first one stays, of those that start together the longest.
+    found.sort_by_key(|(place, span, _)| (*place, span.start, std::cmp::Reverse(span.end)));
+    let mut last: Option<(Place, usize)> = None;
+    found.retain(|(place, span, _)| {
+        let free = last.is_none_or(|(before, end)| before != *place || end <= span.start);
+        if free {
+            last = Some((*place, span.end));
+        }
+        free && !span.is_empty()
+    });
+    Ok(found)
+}
+
+/// Turns surrogates back into names: those of the entities seen, of all where none was.
+fn restore(policy: &Policy, seen: &BTreeSet<usize>) -> Vec<Replacement> {
+    policy
+        .entities
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| seen.is_empty() || seen.contains(index))
+        .map(|(_, it)| Replacement {
+            pattern: it.surrogate.clone(),
+            with: it.name.clone(),
+            kind: Kind::Restore,
+        })
+        .collect()
+}
