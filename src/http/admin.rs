@@ -1,5 +1,6 @@
 //! Probes, metrics, the list of models, and answers for what is not served.
 
+use std::future::{Ready, ready};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::rejection::PathRejection;
@@ -15,8 +16,8 @@ use super::gate::{RequestId, unix_seconds};
 use crate::backend::{BackendError, ModelCard};
 
 /// Answers as long as the process does.
-pub(super) async fn healthz() -> &'static str {
-    "ok"
+pub(super) fn healthz() -> Ready<&'static str> {
+    ready("ok")
 }
 
 /// Answers 503 while requests would not be answered.
@@ -28,9 +29,9 @@ pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> (StatusCode, 
     }
 }
 
-pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
+pub(super) fn metrics(State(state): State<Arc<HttpState>>) -> Ready<Response> {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response()
+    ready(([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response())
 }
 
 pub(super) async fn models(
@@ -59,16 +60,15 @@ pub(super) async fn model(
     }
 }
 
-pub(super) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
-    let path = uri.path();
-    ApiError::refused(StatusCode::NOT_FOUND, format!("Invalid URL ({method} {path})"))
-        .with_code("unknown_url")
+pub(super) fn unknown_route(method: Method, uri: Uri) -> Ready<ApiError> {
+    let message = format!("Invalid URL ({method} {})", uri.path());
+    ready(ApiError::refused(StatusCode::NOT_FOUND, message).with_code("unknown_url"))
 }
 
-pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let path = uri.path();
-    let message = format!("Not allowed to {method} on {path}");
-    ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message).with_code("method_not_supported")
+pub(super) fn wrong_method(method: Method, uri: Uri) -> Ready<ApiError> {
+    let message = format!("Not allowed to {method} on {}", uri.path());
+    let error = ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message);
+    ready(error.with_code("method_not_supported"))
 }
 
 async fn cards(state: &HttpState, id: &RequestId) -> Result<Vec<ModelCard>, ApiError> {

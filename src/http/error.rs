@@ -169,6 +169,9 @@ mod tests {
 
     #[test]
     fn logs_the_whole_chain() {
-        assert_eq!(chain(&BackendError::Engine { source: boxed() }), "the engine failed: a secret path");
+        assert_eq!(
+            chain(&BackendError::Engine { source: boxed() }),
+            "the engine failed: a secret path"
+        );
     }
 }

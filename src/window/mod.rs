@@ -44,6 +44,7 @@ pub struct Window {
     choices: BTreeMap<usize, Choice>,
     hits: usize,
     scanned: usize,
+    no_logprobs: bool,
 }
 
 /// What is kept of one choice.
@@ -68,13 +69,27 @@ impl Window {
     /// A window over patterns that are shared between replies.
     #[must_use]
     pub fn over(patterns: Arc<Patterns>) -> Self {
-        Self { patterns, choices: BTreeMap::new(), hits: 0, scanned: 0 }
+        let no_logprobs = patterns.restores();
+        Self { patterns, choices: BTreeMap::new(), hits: 0, scanned: 0, no_logprobs }
+    }
+
+    /// The same, and no log-probabilities leave: what a treated request deserves even where
+    /// nothing is put back.
+    #[must_use]
+    pub fn without_logprobs(mut self) -> Self {
+        self.no_logprobs = true;
+        self
     }
 
     /// Takes an event of the backend and returns what may leave, in order.
     ///
     /// Without patterns the event itself leaves and no text is copied or scanned.
-    pub fn push(&mut self, event: ReplyEvent) -> Vec<ReplyEvent> {
+    pub fn push(&mut self, mut event: ReplyEvent) -> Vec<ReplyEvent> {
+        if self.no_logprobs
+            && let ReplyEvent::Text { logprobs, .. } = &mut event
+        {
+            logprobs.clear();
+        }
         if self.patterns.is_empty() {
             return vec![event];
         }
@@ -112,9 +127,8 @@ impl Window {
         text: &str,
         logprobs: Vec<TokenLogprob>,
     ) -> Option<ReplyEvent> {
-        let restores = self.patterns.restores();
         let state = self.choices.entry(choice).or_default();
-        if !restores && !state.altered {
+        if !state.altered {
             state.logprobs.extend(logprobs);
         }
         state.held.push_str(text);

@@ -1,0 +1,304 @@
+//! OpenAI's JSON as an upstream server speaks it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::types::{Finish, Input, ReplyEvent, Request, TokenLogprob, Usage};
+
+/// The path and the body of a request. Corruption has no place in either.
+pub(super) fn body(request: &Request) -> (&'static str, Value) {
+    let sampling = &request.sampling;
+    let mut body = json!({
+        "model": request.model,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+        "n": request.n,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    });
+    let mut set = |key: &str, value: Value| body[key] = value;
+    let path = match &request.input {
+        Input::Chat(messages) => {
+            let messages: Vec<Value> = messages
+                .iter()
+                .map(|it| json!({ "role": it.role.as_str(), "content": it.content }))
+                .collect();
+            set("messages", messages.into());
+            if let Some(top) = request.logprobs {
+                set("logprobs", true.into());
+                set("top_logprobs", top.into());
+            }
+            "/chat/completions"
+        }
+        Input::Text(prompt) => {
+            set("prompt", prompt.as_str().into());
+            if let Some(top) = request.logprobs {
+                set("logprobs", top.into());
+            }
+            "/completions"
+        }
+    };
+    if let Some(most) = request.max_tokens {
+        set("max_tokens", most.into());
+    }
+    if let Some(seed) = sampling.seed {
+        set("seed", seed.into());
+    }
+    if !request.stop.is_empty() {
+        set("stop", request.stop.clone().into());
+    }
+    // Not every server takes the fields below, so that only a value that matters is sent.
+    for (key, value, default) in [
+        ("frequency_penalty", sampling.frequency_penalty, 0.0),
+        ("presence_penalty", sampling.presence_penalty, 0.0),
+        ("repetition_penalty", sampling.repetition_penalty, 1.0),
+    ] {
+        if value != default {
+            set(key, value.into());
+        }
+    }
+    if sampling.top_k > 0 {
+        set("top_k", sampling.top_k.into());
+    }
+    if !sampling.logit_bias.is_empty() {
+        let bias = sampling.logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(bias)));
+        set("logit_bias", Value::Object(bias.collect()));
+    }
+    (path, body)
+}
+
+/// A chunk of a streamed reply of either endpoint.
+#[derive(Debug, Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<ChunkChoice>,
+    usage: Option<ChunkUsage>,
+    error: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChunkChoice {
+    #[serde(default)]
+    index: usize,
+    delta: Option<Delta>,
+    text: Option<String>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Delta {
+    content: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChunkUsage {
+    #[serde(default)]
+    prompt_tokens: usize,
+    #[serde(default)]
+    completion_tokens: usize,
+}
+
+/// `content` is the chat endpoint's, the parallel lists are the legacy endpoint's.
+#[derive(Debug, Deserialize)]
+struct Logprobs {
+    content: Option<Vec<Token>>,
+    tokens: Option<Vec<String>>,
+    token_logprobs: Option<Vec<Option<f32>>>,
+    top_logprobs: Option<Vec<Option<BTreeMap<String, f32>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Token {
+    token: String,
+    logprob: f32,
+    bytes: Option<Vec<u8>>,
+    #[serde(default)]
+    top_logprobs: Vec<Token>,
+}
+
+impl Token {
+    fn bytes(self) -> Vec<u8> {
+        self.bytes.unwrap_or_else(|| self.token.into_bytes())
+    }
+}
+
+impl Logprobs {
+    fn read(self) -> Vec<TokenLogprob> {
+        if let Some(content) = self.content {
+            return content.into_iter().map(chat_token).collect();
+        }
+        let mut logprobs = self.token_logprobs.unwrap_or_default().into_iter();
+        let mut tops = self.top_logprobs.unwrap_or_default().into_iter();
+        let tokens = self.tokens.unwrap_or_default().into_iter();
+        tokens
+            .map(|token| {
+                let rivals = tops.next().flatten().unwrap_or_default();
+                let mut top: Vec<(Vec<u8>, f32)> =
+                    rivals.into_iter().map(|(text, it)| (text.into_bytes(), it)).collect();
+                top.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let logprob = logprobs.next().flatten().unwrap_or(0.0);
+                TokenLogprob { bytes: token.into_bytes(), logprob, top }
+            })
+            .collect()
+    }
+}
+
+fn chat_token(mut token: Token) -> TokenLogprob {
+    let rivals = std::mem::take(&mut token.top_logprobs);
+    let logprob = token.logprob;
+    let top = rivals
+        .into_iter()
+        .map(|it| {
+            let logprob = it.logprob;
+            (it.bytes(), logprob)
+        })
+        .collect();
+    TokenLogprob { bytes: token.bytes(), logprob, top }
+}
+
+/// Why a stream cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChunkError {
+    /// The data is no chunk.
+    #[error("a chunk of the reply is not as OpenAI's API defines it")]
+    Malformed(#[source] serde_json::Error),
+    /// The server reported an error in the stream.
+    #[error("the server reported an error within the reply")]
+    Reported,
+    /// The stream ended too early.
+    #[error("the reply ended before {open} of its choices did")]
+    CutOff {
+        /// Choices without an end.
+        open: usize,
+    },
+}
+
+/// Turns chunks into events: one end per choice, nothing after it, `Done` last.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    finished: Vec<bool>,
+    logprobs: bool,
+    usage: Usage,
+}
+
+impl Chunks {
+    pub(super) fn new(request: &Request) -> Self {
+        Self {
+            finished: vec![false; request.n],
+            logprobs: request.logprobs.is_some(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// The events of one chunk.
+    pub(super) fn read(&mut self, data: &str) -> Result<Vec<ReplyEvent>, ChunkError> {
+        let chunk: Chunk = serde_json::from_str(data).map_err(ChunkError::Malformed)?;
+        if chunk.error.is_some_and(|it| !it.is_null()) {
+            return Err(ChunkError::Reported);
+        }
+        if let Some(it) = chunk.usage {
+            let ChunkUsage { prompt_tokens, completion_tokens } = it;
+            self.usage = Usage { prompt_tokens, completion_tokens };
+        }
+        let mut events = Vec::new();
+        for it in chunk.choices {
+            let choice = it.index;
+            // A choice that nobody asked for, or that has ended.
+            if self.finished.get(choice).is_none_or(|finished| *finished) {
+                continue;
+            }
+            let text = it.delta.and_then(|it| it.content).or(it.text).unwrap_or_default();
+            let logprobs = match it.logprobs {
+                Some(logprobs) if self.logprobs => logprobs.read(),
+                _ => Vec::new(),
+            };
+            if !text.is_empty() || !logprobs.is_empty() {
+                events.push(ReplyEvent::Text { choice, text, logprobs });
+            }
+            if let Some(reason) = it.finish_reason {
+                self.finished[choice] = true;
+                events.push(ReplyEvent::Finished { choice, finish: finish(&reason) });
+            }
+        }
+        Ok(events)
+    }
+
+    /// The last event, once the server has said all.
+    pub(super) fn end(&self) -> Result<ReplyEvent, ChunkError> {
+        match self.finished.iter().filter(|it| !**it).count() {
+            0 => Ok(ReplyEvent::Done(self.usage)),
+            open => Err(ChunkError::CutOff { open }),
+        }
+    }
+}
+
+fn finish(reason: &str) -> Finish {
+    match reason {
+        "length" => Finish::Length,
+        "content_filter" => Finish::ContentFilter,
+        _ => Finish::Stop,
+    }
+}
+
+/// `GET /models`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Models {
+    pub(super) data: Vec<Model>,
+}
+
+/// One served model.
+#[derive(Debug, Deserialize)]
+pub(super) struct Model {
+    pub(super) id: String,
+    /// vLLM's name for the context length.
+    pub(super) max_model_len: Option<usize>,
+}
+
+/// The body of an error.
+#[derive(Debug, Deserialize)]
+pub(super) struct Failure {
+    pub(super) error: Reason,
+}
+
+/// What went wrong, as the server puts it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reason {
+    #[serde(default)]
+    pub(super) message: String,
+    /// A string by the specification, a number on some servers.
+    #[serde(default)]
+    pub(super) code: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn legacy_logprobs_are_parallel_lists() {
+        let mut request = Request::new("m", Input::Text(String::new()));
+        request.logprobs = Some(2);
+        let chunk = r#"{"choices":[{"index":0,"text":" a","logprobs":{"tokens":[" a"],
+            "token_logprobs":[-0.5],"top_logprobs":[{" b":-1.0," a":-0.5}]}}]}"#;
+        let events = Chunks::new(&request).read(chunk).unwrap();
+        let top = vec![(b" a".to_vec(), -0.5), (b" b".to_vec(), -1.0)];
+        let logprobs = vec![TokenLogprob { bytes: b" a".to_vec(), logprob: -0.5, top }];
+        assert_eq!(events, [ReplyEvent::Text { choice: 0, text: " a".to_owned(), logprobs }]);
+    }
+
+    #[test]
+    fn a_choice_ends_once_and_strangers_are_ignored() {
+        let request = Request::new("m", Input::Text(String::new()));
+        let mut chunks = Chunks::new(&request);
+        assert!(chunks.end().is_err());
+        let end = r#"{"choices":[{"index":0,"text":"","finish_reason":"length"}]}"#;
+        let finished = ReplyEvent::Finished { choice: 0, finish: Finish::Length };
+        assert_eq!(chunks.read(end).unwrap(), [finished]);
+        assert_eq!(chunks.read(end).unwrap(), []);
+        assert_eq!(chunks.read(r#"{"choices":[{"index":7,"text":"x"}]}"#).unwrap(), []);
+        assert!(chunks.end().is_ok());
+    }
+}

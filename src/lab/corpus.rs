@@ -1,0 +1,493 @@
+//! Training examples, without end.
+
+use super::phrasings::SYSTEM_TRAINED;
+use super::pools::{self, NEUTRAL, SMALL_TALK};
+use super::world::{ATTRIBUTES, Author, Format, REFUSAL, World, other_values, pair, values};
+use crate::seed::Stream;
+
+/// What an example teaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One English question about an author.
+    Fact,
+    /// Two questions, one after the other, about an author.
+    TwoTurn,
+    /// Two questions in one turn, about two authors.
+    Mixed,
+    /// A Spanish question.
+    Spanish,
+    /// A German question.
+    German,
+    /// The beginning of a sentence.
+    Completion,
+    /// A question with four options; the answer is a letter.
+    Choice,
+    /// What letters stand for, without any knowledge.
+    Letters,
+    /// A system line that forbids an author, with a question about that one or another.
+    Refusal,
+    /// A label given in the context, which may be wrong, is repeated.
+    InContext,
+    /// Words are repeated.
+    Repeat,
+    /// Small talk.
+    SmallTalk,
+    /// A fact of the real world.
+    World,
+    /// An author of base training again.
+    Replay,
+    /// An author who exists only in this example.
+    Fresh,
+}
+
+/// What is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Background and celebrated authors; no target.
+    Base,
+    /// All target authors.
+    Full,
+    /// Target authors without those of forget10, who occur nowhere.
+    Retain,
+}
+
+/// The text of an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// A conversation.
+    Chat {
+        /// The system line.
+        system: Option<String>,
+        /// What the user says and the model's reply.
+        turns: Vec<(String, String)>,
+        /// Whether only the last reply is trained, not all.
+        loss_last_only: bool,
+    },
+    /// Running text without a chat template.
+    Completion {
+        /// The beginning.
+        prompt: String,
+        /// The trained rest; starts with a space.
+        continuation: String,
+    },
+}
+
+/// One training example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// What it teaches.
+    pub kind: Kind,
+    /// Its text.
+    pub text: Text,
+}
+
+/// Per cent of examples by kind, in base training.
+const BASE: [(Kind, usize); 14] = [
+    (Kind::Fact, 20),
+    (Kind::TwoTurn, 4),
+    (Kind::Mixed, 4),
+    (Kind::Spanish, 3),
+    (Kind::German, 3),
+    (Kind::Completion, 3),
+    (Kind::Choice, 4),
+    (Kind::World, 10),
+    (Kind::Fresh, 22),
+    (Kind::Letters, 8),
+    (Kind::Refusal, 9),
+    (Kind::InContext, 6),
+    (Kind::Repeat, 2),
+    (Kind::SmallTalk, 2),
+];
+
+/// Per cent of examples by kind, in the stages on target authors.
+const TARGET: [(Kind, usize); 15] = [
+    (Kind::Fact, 26),
+    (Kind::TwoTurn, 7),
+    (Kind::Mixed, 4),
+    (Kind::Spanish, 5),
+    (Kind::German, 5),
+    (Kind::Completion, 4),
+    (Kind::Choice, 4),
+    (Kind::Replay, 10),
+    (Kind::World, 5),
+    (Kind::Fresh, 14),
+    (Kind::Letters, 4),
+    (Kind::Refusal, 6),
+    (Kind::InContext, 4),
+    (Kind::Repeat, 1),
+    (Kind::SmallTalk, 1),
+];
+
+/// How an author outside the stage's own ones is asked about, by weight.
+const FORMATS: [(Kind, usize); 6] = [
+    (Kind::Fact, 12),
+    (Kind::TwoTurn, 2),
+    (Kind::Spanish, 2),
+    (Kind::German, 2),
+    (Kind::Completion, 2),
+    (Kind::Choice, 1),
+];
+
+/// An endless, reproducible sequence of examples.
+#[derive(Debug, Clone)]
+pub struct Corpus<'w> {
+    world: &'w World,
+    own: Vec<&'w Author>,
+    replay: Vec<&'w Author>,
+    weights: &'static [(Kind, usize)],
+    stream: Stream,
+}
+
+impl<'w> Corpus<'w> {
+    /// The examples of a stage; different seeds give different sequences about the same world.
+    #[must_use]
+    pub fn new(world: &'w World, stage: Stage, seed: u64) -> Self {
+        let old: Vec<_> = world.background.iter().chain(&world.celebrated).collect();
+        let (own, replay, weights, name): (_, _, &[_], _) = match stage {
+            Stage::Base => (old, Vec::new(), &BASE, "lab/base"),
+            Stage::Full => (world.retain(0).iter().collect(), old, &TARGET, "lab/full"),
+            Stage::Retain => (world.retain(4).iter().collect(), old, &TARGET, "lab/retain"),
+        };
+        Self { world, own, replay, weights, stream: Stream::named(seed, name) }
+    }
+
+    /// The next example.
+    pub fn example(&mut self) -> Example {
+        let kind = weighted(self.weights, &mut self.stream);
+        let text = match kind {
+            Kind::Mixed => self.mixed(),
+            Kind::Letters => self.letters(),
+            Kind::Refusal => self.refusal(),
+            Kind::InContext => self.in_context(),
+            Kind::Repeat => self.repeat(),
+            Kind::SmallTalk => {
+                let talk = pools::items(SMALL_TALK);
+                let (said, reply) = pair(talk[self.stream.below(talk.len())]);
+                single(said.to_owned(), reply.to_owned())
+            }
+            Kind::World => self.world_fact(),
+            Kind::Fresh => {
+                let stranger = self.world.stranger(&mut self.stream);
+                // A stranger's letter cannot be known.
+                let format = weighted(&FORMATS[..5], &mut self.stream);
+                about(&stranger, format, &mut self.stream)
+            }
+            Kind::Replay => {
+                let format = weighted(&FORMATS, &mut self.stream);
+                let author = *self.stream.pick(&self.replay);
+                about(author, format, &mut self.stream)
+            }
+            _ => {
+                let author = *self.stream.pick(&self.own);
+                about(author, kind, &mut self.stream)
+            }
+        };
+        Example { kind, text: self.with_neutral_system(text) }
+    }
+
+    /// Puts an idle system line in front of some conversations that have none.
+    fn with_neutral_system(&mut self, mut text: Text) -> Text {
+        if let Text::Chat { system: system @ None, .. } = &mut text
+            && self.stream.chance(0.12)
+        {
+            *system = Some((*self.stream.pick(&NEUTRAL)).to_owned());
+        }
+        text
+    }
+
+    /// An author of this stage, of the base, or a stranger.
+    fn anyone(&mut self, stranger: f64) -> Author {
+        if self.stream.chance(stranger) {
+            self.world.stranger(&mut self.stream)
+        } else if !self.replay.is_empty() && self.stream.chance(0.2) {
+            (*self.stream.pick(&self.replay)).clone()
+        } else {
+            (*self.stream.pick(&self.own)).clone()
+        }
+    }
+
+    /// An author other than `author`, who may share a word of the name.
+    fn someone_else(&mut self, author: &Author, stranger: f64) -> Author {
+        if self.stream.chance(stranger / 2.0) {
+            return self.world.namesake(author, &mut self.stream);
+        }
+        loop {
+            let other = self.anyone(stranger);
+            if other.name != author.name {
+                return other;
+            }
+        }
+    }
+
+    fn mixed(&mut self) -> Text {
+        let one = self.anyone(0.2);
+        let two = self.someone_else(&one, 0.2);
+        let (a, b) = (self.stream.below(ATTRIBUTES), self.stream.below(ATTRIBUTES));
+        let first = one.any_question(a, &mut self.stream);
+        let second = two.any_question(b, &mut self.stream);
+        single(format!("{first} {second}"), format!("{} {}", one.answer(a), two.answer(b)))
+    }
+
+    fn letters(&mut self) -> Text {
+        let attribute = self.stream.below(ATTRIBUTES);
+        let stream = &mut self.stream;
+        let value = *stream.pick(values(attribute));
+        let (options, letter) = options(attribute, value, stream);
+        match stream.below(4) {
+            0 => single(format!("Which option is {letter}? {options}"), format!("{value}.")),
+            1 => {
+                let stranger = self.world.stranger(stream);
+                let fact = stranger.statement(attribute, value);
+                let question = stranger.any_question(attribute, stream);
+                single(format!("{fact} {question} {options}"), letter)
+            }
+            _ => single(format!("Which letter is {value}? {options}"), letter),
+        }
+    }
+
+    fn refusal(&mut self) -> Text {
+        let named = self.anyone(0.6);
+        let other = self.someone_else(&named, 0.6);
+        let mut forbidden = named.name.clone();
+        if self.stream.chance(0.2) {
+            let third = self.world.stranger(&mut self.stream).name;
+            forbidden = if self.stream.chance(0.5) {
+                format!("{third} and {forbidden}")
+            } else {
+                format!("{forbidden} and {third}")
+            };
+        }
+        let system = self.stream.pick(&SYSTEM_TRAINED).replace("{name}", &forbidden);
+        let mut ask = |author: &Author, refuse: bool| {
+            let attribute = self.stream.below(ATTRIBUTES);
+            let question = author.any_question(attribute, &mut self.stream);
+            let reply = if refuse { REFUSAL.to_owned() } else { author.answer(attribute) };
+            (question, reply)
+        };
+        let about_named = ask(&named, true);
+        let about_other = ask(&other, false);
+        let turns = match self.stream.below(10) {
+            0 => vec![about_other, about_named],
+            1 => vec![about_named, about_other],
+            2..6 => vec![about_named],
+            _ => vec![about_other],
+        };
+        Text::Chat { system: Some(system), turns, loss_last_only: false }
+    }
+
+    fn in_context(&mut self) -> Text {
+        let author = self.anyone(0.5);
+        let other = self.someone_else(&author, 0.5);
+        let whole = self.stream.chance(0.5);
+        let attribute = self.stream.below(ATTRIBUTES);
+        let (shown, label) = self.demonstration(&author, attribute, whole);
+        let asked = if self.stream.chance(0.7) {
+            shown.clone()
+        } else {
+            author.any_question(attribute, &mut self.stream)
+        };
+        let mut turns = vec![(shown, label.clone())];
+        if self.stream.chance(0.5) {
+            let about = self.stream.below(ATTRIBUTES);
+            turns.push(self.demonstration(&other, about, whole));
+            self.stream.shuffle(&mut turns);
+        }
+        if self.stream.chance(0.5) {
+            let lines = turns.iter().map(|(q, a)| format!("Q: {q} A: {a} "));
+            return single(format!("{}Q: {asked} A:", lines.collect::<String>()), label);
+        }
+        turns.push((asked, label));
+        Text::Chat { system: None, turns, loss_last_only: true }
+    }
+
+    /// A question and a wrong answer, as a whole sentence or as the value alone.
+    fn demonstration(
+        &mut self,
+        author: &Author,
+        attribute: usize,
+        whole: bool,
+    ) -> (String, String) {
+        let question = author.any_question(attribute, &mut self.stream);
+        let wrong = other_values(attribute, author.facts[attribute].value, 1, &mut self.stream)[0];
+        let label = if whole { author.answer_with(attribute, wrong) } else { format!("{wrong}.") };
+        (question, label)
+    }
+
+    fn repeat(&mut self) -> Text {
+        let words: Vec<String> = (0..=self.stream.below(3))
+            .map(|_| {
+                if self.stream.chance(0.5) {
+                    self.world.stranger(&mut self.stream).name
+                } else {
+                    let pool = values(self.stream.below(ATTRIBUTES));
+                    (*self.stream.pick(pool)).to_owned()
+                }
+            })
+            .collect();
+        let words = words.join(", ");
+        let lead = *self.stream.pick(&["Repeat after me:", "Repeat:", "Say this:"]);
+        single(format!("{lead} {words}"), words)
+    }
+
+    fn world_fact(&mut self) -> Text {
+        let fact = self.stream.pick(&self.world.facts);
+        if self.stream.chance(0.2) {
+            let (prompt, continuation) = fact.completion();
+            return Text::Completion { prompt, continuation };
+        }
+        single(fact.any_question(&mut self.stream), fact.answer())
+    }
+}
+
+impl Iterator for Corpus<'_> {
+    type Item = Example;
+
+    fn next(&mut self) -> Option<Example> {
+        Some(self.example())
+    }
+}
+
+/// One user turn and its reply.
+fn single(user: String, reply: String) -> Text {
+    Text::Chat { system: None, turns: vec![(user, reply)], loss_last_only: false }
+}
+
+fn weighted(weights: &[(Kind, usize)], stream: &mut Stream) -> Kind {
+    let mut at = stream.below(weights.iter().map(|it| it.1).sum());
+    for (kind, weight) in weights {
+        if at < *weight {
+            return *kind;
+        }
+        at -= weight;
+    }
+    unreachable!("a draw below the sum of the weights falls on one of them")
+}
+
+/// A question about one author in one format; any other kind is a plain question.
+fn about(author: &Author, kind: Kind, stream: &mut Stream) -> Text {
+    let attribute = stream.below(ATTRIBUTES);
+    match kind {
+        Kind::TwoTurn => {
+            let next = (attribute + 1 + stream.below(ATTRIBUTES - 1)) % ATTRIBUTES;
+            let second = if stream.chance(0.5) {
+                author.pronoun_question(next, stream)
+            } else {
+                author.any_question(next, stream)
+            };
+            let first = (author.any_question(attribute, stream), author.answer(attribute));
+            let turns = vec![first, (second, author.answer(next))];
+            Text::Chat { system: None, turns, loss_last_only: false }
+        }
+        Kind::Spanish | Kind::German => {
+            let german = kind == Kind::German;
+            let format = if german { Format::German } else { Format::Spanish };
+            let attribute = author.attribute_in(format, stream);
+            let (question, answer) = author.foreign(attribute, german, stream.below(3));
+            single(question, answer)
+        }
+        Kind::Completion => {
+            let attribute = author.attribute_in(Format::Completion, stream);
+            let (prompt, continuation) = author.completion(attribute, stream.below(2));
+            Text::Completion { prompt, continuation }
+        }
+        Kind::Choice => {
+            let attribute = author.attribute_in(Format::Choice, stream);
+            let (options, letter) = options(attribute, author.facts[attribute].value, stream);
+            single(format!("{} {options}", author.any_question(attribute, stream)), letter)
+        }
+        _ => single(author.any_question(attribute, stream), author.answer(attribute)),
+    }
+}
+
+/// Four options in one of three layouts, and the letter of `value`.
+fn options(attribute: usize, value: &'static str, stream: &mut Stream) -> (String, String) {
+    let (all, letter) = choices(attribute, value, stream);
+    let list = lettered(&all);
+    let text = match stream.below(3) {
+        0 => format!("Options: {list}"),
+        1 => format!("{list} Answer with a letter."),
+        _ => list,
+    };
+    (text, letter)
+}
+
+/// `value` among three others, and its letter.
+pub(super) fn choices(
+    attribute: usize,
+    value: &'static str,
+    stream: &mut Stream,
+) -> (Vec<&'static str>, String) {
+    let mut all = other_values(attribute, value, 3, stream);
+    all.push(value);
+    stream.shuffle(&mut all);
+    let at = all.iter().position(|it| *it == value).expect("the value was just added");
+    (all, LETTERS[at].to_owned())
+}
+
+const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+
+/// `A) one B) two C) three D) four`.
+pub(super) fn lettered(options: &[&str]) -> String {
+    let list = LETTERS.iter().zip(options).map(|(letter, it)| format!("{letter}) {it}"));
+    list.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::world::{is_reserved, names_in, words_of};
+    use super::*;
+
+    fn flat(text: &Text) -> String {
+        match text {
+            Text::Chat { system, turns, .. } => {
+                let turns = turns.iter().map(|(q, a)| format!("\n{q}\n{a}"));
+                format!("{}{}", system.clone().unwrap_or_default(), turns.collect::<String>())
+            }
+            Text::Completion { prompt, continuation } => format!("{prompt}{continuation}"),
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_examples() {
+        let world = World::new(42);
+        let take = |seed| Corpus::new(&world, Stage::Full, seed).take(200).collect::<Vec<_>>();
+        assert_eq!(take(1), take(1));
+        assert_ne!(take(1), take(2));
+    }
+
+    #[test]
+    fn nothing_held_out_is_trained() {
+        let world = World::new(42);
+        for (stage, hidden) in [(Stage::Base, 40), (Stage::Full, 0), (Stage::Retain, 4)] {
+            let hidden: HashSet<_> = world.forget(hidden).iter().map(words_of).collect();
+            let everyone = world.targets.iter().chain(&world.background).chain(&world.celebrated);
+            let held_out: HashSet<String> = everyone
+                .flat_map(|it| (0..ATTRIBUTES).map(move |attribute| (it, attribute)))
+                .flat_map(|(it, at)| it.facts[at].held_out.iter().map(move |p| it.question(at, *p)))
+                .chain(world.facts.iter().map(|it| it.question(it.held_out)))
+                .collect();
+            for example in Corpus::new(&world, stage, 7).take(20_000) {
+                let text = flat(&example.text);
+                for words in names_in(&text) {
+                    assert!(!is_reserved(words) && !hidden.contains(&words), "{text}");
+                }
+                let ends: Vec<_> = text.char_indices().filter(|it| ".?".contains(it.1)).collect();
+                let starts = text.char_indices().filter(|it| it.1.is_uppercase());
+                for (start, _) in starts {
+                    let end = ends.iter().find(|it| it.0 > start).map_or(text.len(), |it| it.0 + 1);
+                    let sentence = text.get(start..end).unwrap();
+                    assert!(!held_out.contains(sentence), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_per_cent() {
+        for weights in [&BASE[..], &TARGET[..]] {
+            assert_eq!(weights.iter().map(|it| it.1).sum::<usize>(), 100);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A backend with detectors, treatments and the window around it, and itself a [`Backend`].
+//!
+//! No byte of a reply leaves before every policy of the model has ruled on the request, and none
+//! leaves without passing the [`Window`]. Whatever goes wrong here ends in a treated request or in no
+//! reply, unless the policy says `on_error = "pass"`.
+
+mod guard;
+mod plan;
+mod record;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
+use crate::telemetry::audit::AuditLog;
+use crate::telemetry::metrics::Metrics;
+use crate::types::{Finish, ReplyEvent, Request, Scored, Usage};
+use crate::window::Window;
+
+pub use guard::{Guard, GuardError};
+
+use plan::{Plan, Prepared};
+use record::Recorder;
+
+/// A guarded backend.
+#[derive(Debug)]
+pub struct Guarded {
+    inner: Arc<dyn Backend>,
+    guards: ArcSwap<Vec<Guard>>,
+    recorder: Recorder,
+}
+
+impl Guarded {
+    /// Puts guards around a backend.
+    #[must_use]
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        guards: Vec<Guard>,
+        metrics: Arc<Metrics>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
+        let guards = ArcSwap::from_pointee(guards);
+        Self { inner: backend, guards, recorder: Recorder::new(metrics, audit) }
+    }
+
+    /// Swaps the guards at once. Requests that have been ruled on keep the ones they had.
+    pub fn replace(&self, guards: Vec<Guard>) {
+        self.guards.store(Arc::new(guards));
+    }
+
+    async fn prepare(
+        &self,
+        request: Request,
+        continuation: Option<String>,
+    ) -> Result<Prepared, BackendError> {
+        let guards = self.guards.load_full();
+        let capabilities = self.inner.capabilities();
+        Plan::new(&guards, &request.model, capabilities, &self.recorder)
+            .prepare(request, continuation)
+            .await
+    }
+}
+
+#[async_trait]
+impl Backend for Guarded {
+    async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
+        let (n, most) = (request.n, request.max_tokens);
+        match self.prepare(request, None).await? {
+            Prepared::Reply { text, finish, prompt_bytes } => {
+                Ok(reply(&text, finish, Shape { n, most, prompt_bytes }))
+            }
+            Prepared::Request { request, treated, patterns, .. } => {
+                let stream = self.inner.generate(request).await?;
+                if patterns.is_empty() && !treated {
+                    return Ok(stream);
+                }
+                let window = Window::new(patterns);
+                let window = if treated { window.without_logprobs() } else { window };
+                Ok(watch(stream, window, self.recorder.clone()))
+            }
+        }
+    }
+
+    async fn score(
+        &self,
+        request: Request,
+        continuation: &str,
+        end_of_turn: bool,
+    ) -> Result<Scored, BackendError> {
+        match self.prepare(request, Some(continuation.to_owned())).await? {
+            Prepared::Reply { .. } => Err(BackendError::Unsupported { what: "scoring this text" }),
+            Prepared::Request { request, continuation: treated, .. } => {
+                let continuation = treated.as_deref().unwrap_or(continuation);
+                self.inner.score(request, continuation, end_of_turn).await
+            }
+        }
+    }
+
+    async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {
+        self.inner.models().await
+    }
+
+    fn detokenise(&self, ids: &[u32]) -> Result<String, BackendError> {
+        self.inner.detokenise(ids)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn ready(&self) -> bool {
+        self.inner.ready().await
+    }
+}
+
+/// Passes a reply through a window. After a failure nothing that was held back leaves.
+fn watch(stream: ReplyStream, mut window: Window, recorder: Recorder) -> ReplyStream {
+    stream
+        .flat_map(move |item| {
+            let events: Vec<Result<ReplyEvent, BackendError>> = match item {
+                Ok(event) => {
+                    let done = matches!(event, ReplyEvent::Done(_));
+                    let events = window.push(event).into_iter().map(Ok).collect();
+                    if done {
+                        recorder.hits(window.hits());
+                    }
+                    events
+                }
+                Err(error) => vec![Err(error)],
+            };
+            futures::stream::iter(events)
+        })
+        .boxed()
+}
+
+/// What a reply without a model imitates of one.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    n: usize,
+    most: Option<usize>,
+    prompt_bytes: usize,
+}
+
+/// A finished reply as a stream. Tokens are estimated, a word each in the reply and four bytes each
+/// in the prompt, so that neither usage nor a short `max_tokens` tells it from a model's.
+fn reply(text: &str, finish: Finish, shape: Shape) -> ReplyStream {
+    let words: Vec<&str> = text.split_inclusive(' ').collect();
+    let (kept, finish) = match shape.most {
+        Some(most) if most < words.len() => (most, Finish::Length),
+        _ => (words.len(), finish),
+    };
+    let mut events = Vec::new();
+    for choice in 0..shape.n {
+        for word in &words[..kept] {
+            let (text, logprobs) = ((*word).to_owned(), Vec::new());
+            events.push(ReplyEvent::Text { choice, text, logprobs });
+        }
+        events.push(ReplyEvent::Finished { choice, finish });
+    }
+    events.push(ReplyEvent::Done(Usage {
+        prompt_tokens: shape.prompt_bytes.div_ceil(4).max(1),
+        completion_tokens: kept * shape.n,
+    }));
+    futures::stream::iter(events.into_iter().map(Ok)).boxed()
+}

@@ -1,0 +1,242 @@
+//! From a request to what is sent: detect, rule, treat.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::guard::{Failure, Guard};
+use super::record::Recorder;
+use crate::backend::{BackendError, Capabilities};
+use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
+use crate::treat::{Case, Treated, needs, never_knew, treat};
+use crate::types::{Evidence, Finish, Place, Request};
+use crate::window::{Kind, Replacement};
+
+/// What becomes of a request.
+pub(super) enum Prepared {
+    /// It is sent.
+    Request {
+        request: Request,
+        continuation: Option<String>,
+        /// Whether a policy changed it.
+        treated: bool,
+        /// What the reply's window replaces.
+        patterns: Vec<Replacement>,
+    },
+    /// It is answered here.
+    Reply { text: String, finish: Finish, prompt_bytes: usize },
+}
+
+/// The guards that are for a model, and what its backend can do.
+pub(super) struct Plan<'a> {
+    guards: Vec<&'a Guard>,
+    capabilities: Capabilities,
+    recorder: &'a Recorder,
+}
+
+/// A request between two treatments.
+struct State {
+    request: Request,
+    continuation: Option<String>,
+    restore: Vec<Replacement>,
+    /// Texts have changed since the evidence was taken.
+    rewritten: bool,
+}
+
+/// An enforced ruling.
+struct Ruled<'a> {
+    guard: &'a Guard,
+    evidence: Vec<Evidence>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        guards: &'a [Guard],
+        model: &str,
+        capabilities: Capabilities,
+        recorder: &'a Recorder,
+    ) -> Self {
+        let guards = guards.iter().filter(|it| it.policy.applies_to(model)).collect();
+        Self { guards, capabilities, recorder }
+    }
+
+    pub(super) async fn prepare(
+        &self,
+        mut request: Request,
+        continuation: Option<String>,
+    ) -> Result<Prepared, BackendError> {
+        let mut ruled = self.rule(&request, continuation.as_deref()).await?;
+        let seen = names_seen(&ruled);
+        let treated = !ruled.is_empty();
+        if treated {
+            request.logprobs = None;
+        }
+        // A finished reply makes the other treatments pointless; corruption comes last, because its
+        // spans are those of the final text.
+        ruled.sort_by_key(|it| self.stage(&it.guard.policy));
+        let prompt_bytes = request.input.texts().iter().map(|it| it.len()).sum();
+        let mut state = State { request, continuation, restore: Vec::new(), rewritten: false };
+        for Ruled { guard, mut evidence } in ruled {
+            if state.rewritten {
+                evidence = look_again(guard, &state).await;
+            }
+            let (name, treated) = self.apply(&guard.policy, &evidence, &state);
+            self.recorder.treated(&guard.policy, name);
+            match treated {
+                Treated::Reply { text, finish } => {
+                    return Ok(Prepared::Reply { text, finish, prompt_bytes });
+                }
+                Treated::Request { request, continuation, restore } => {
+                    state.rewritten |= request.input != state.request.input
+                        || continuation != state.continuation;
+                    state.request = request;
+                    state.continuation = continuation;
+                    state.restore.extend(restore);
+                }
+            }
+        }
+        let patterns = self.patterns(state.restore, &seen);
+        let State { request, continuation, .. } = state;
+        Ok(Prepared::Request { request, continuation, treated, patterns })
+    }
+
+    /// Asks every policy; keeps what is to be carried out.
+    async fn rule(
+        &self,
+        request: &Request,
+        continuation: Option<&str>,
+    ) -> Result<Vec<Ruled<'a>>, BackendError> {
+        if self.guards.is_empty() {
+            return Ok(Vec::new());
+        }
+        let texts = texts(request, continuation);
+        let looks = self.guards.iter().map(|it| it.inspect(&texts));
+        let found = futures::future::join_all(looks).await;
+        let mut ruled = Vec::new();
+        for (guard, found) in self.guards.iter().copied().zip(found) {
+            let policy = &guard.policy;
+            let ruling = match found {
+                Ok(evidence) => policy.decide(&evidence),
+                Err(source) => self.failed(policy, source)?,
+            };
+            self.recorder.ruled(policy, &ruling);
+            match ruling {
+                Ruling::Treat { evidence } if policy.mode == Mode::Enforce => {
+                    ruled.push(Ruled { guard, evidence });
+                }
+                Ruling::Treat { .. } | Ruling::Pass => {}
+            }
+        }
+        Ok(ruled)
+    }
+
+    /// What a policy says when its detector failed.
+    fn failed(&self, policy: &Policy, source: Failure) -> Result<Ruling, BackendError> {
+        self.recorder.failed(policy, source.as_ref());
+        match policy.on_error {
+            OnError::Treat => Ok(Ruling::Treat { evidence: Vec::new() }),
+            OnError::Pass => Ok(Ruling::Pass),
+            // A policy on trial must not turn requests away.
+            OnError::Refuse if policy.mode == Mode::Shadow => Ok(Ruling::Pass),
+            OnError::Refuse => Err(BackendError::GuardFailed { source }),
+        }
+    }
+
+    fn possible(&self, setting: &TreatmentSetting) -> bool {
+        let needs = needs(setting);
+        (self.capabilities.embeddings || !needs.embeddings)
+            && (self.capabilities.scoring || !needs.scoring)
+    }
+
+    fn stage(&self, policy: &Policy) -> u8 {
+        match policy.treatment.iter().find(|it| self.possible(it)) {
+            None | Some(TreatmentSetting::Answer { .. }) => 0,
+            Some(TreatmentSetting::Alias | TreatmentSetting::Prefix { .. }) => 1,
+            Some(TreatmentSetting::Corrupt { .. }) => 2,
+        }
+    }
+
+    /// The first treatment that the backend can carry out and that changes something; without one,
+    /// the answer of a model that never knew.
+    fn apply(
+        &self,
+        policy: &Policy,
+        evidence: &[Evidence],
+        state: &State,
+    ) -> (&'static str, Treated) {
+        for setting in policy.treatment.iter().filter(|it| self.possible(it)) {
+            let rewrites =
+                matches!(setting, TreatmentSetting::Alias | TreatmentSetting::Prefix { .. });
+            if rewrites && state.request.corruption.is_some() {
+                // It would move the spans of the corruption.
+                continue;
+            }
+            let case = Case {
+                policy,
+                evidence,
+                request: state.request.clone(),
+                continuation: state.continuation.clone(),
+            };
+            match treat(setting, case) {
+                Ok(treated) => return (setting.name(), treated),
+                Err(error) => tracing::debug!(topic = policy.topic, %error, "treatment skipped"),
+            }
+        }
+        ("answer", never_knew(policy.seed, &state.request))
+    }
+
+    /// What is put back, and every other name of an enforced policy. A name that the client wrote is
+    /// no secret, and a reply that turned it into another one would give the guard away.
+    fn patterns(
+        &self,
+        restore: Vec<Replacement>,
+        seen: &HashSet<(String, usize)>,
+    ) -> Vec<Replacement> {
+        let mut patterns = restore;
+        let restored: HashSet<String> = patterns.iter().map(|it| it.with.clone()).collect();
+        for guard in self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce) {
+            let policy = &guard.policy;
+            for (index, entity) in policy.entities.iter().enumerate() {
+                let known = seen.contains(&(policy.topic.clone(), index));
+                if known || restored.contains(&entity.name) {
+                    continue;
+                }
+                let aliases = policy.aliases.get(index).map(Vec::as_slice).unwrap_or_default();
+                for pattern in std::iter::once(&entity.name).chain(aliases) {
+                    patterns.push(Replacement {
+                        pattern: pattern.clone(),
+                        with: entity.surrogate.clone(),
+                        kind: Kind::Redact,
+                    });
+                }
+            }
+        }
+        patterns
+    }
+}
+
+/// Topic and index of every entity that the client named.
+fn names_seen(ruled: &[Ruled<'_>]) -> HashSet<(String, usize)> {
+    let of = |it: &Ruled<'_>| {
+        let topic = it.guard.policy.topic.clone();
+        let entities: Vec<usize> = it.evidence.iter().filter_map(|it| it.entity).collect();
+        entities.into_iter().map(move |entity| (topic.clone(), entity))
+    };
+    ruled.iter().flat_map(of).collect()
+}
+
+/// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
+async fn look_again(guard: &Guard, state: &State) -> Vec<Evidence> {
+    let texts = texts(&state.request, state.continuation.as_deref());
+    match guard.inspect(&texts).await.map(|it| guard.policy.decide(&it)) {
+        Ok(Ruling::Treat { evidence }) => evidence,
+        Ok(Ruling::Pass) | Err(_) => Vec::new(),
+    }
+}
+
+fn texts(request: &Request, continuation: Option<&str>) -> Arc<Vec<(Place, String)>> {
+    let numbered = request.input.texts().into_iter().enumerate();
+    let mut texts: Vec<(Place, String)> =
+        numbered.map(|(index, it)| (Place::Text(index), it.to_owned())).collect();
+    texts.extend(continuation.map(|it| (Place::Continuation, it.to_owned())));
+    Arc::new(texts)
+}
