@@ -6,5 +6,5 @@ pub mod types;
 pub mod engine;
 
 pub mod data;
-//pub mod lab;
+pub mod lab;
 pub mod train;

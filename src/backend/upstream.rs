@@ -125,8 +125,8 @@ impl Upstream {
             }
             StatusCode::BAD_REQUEST => {
                 let message = reason.as_ref().map(|it| it.message.clone()).unwrap_or_default();
-                let too_long = code == "context_length_exceeded"
-                    || message.contains("maximum context length");
+                let too_long =
+                    code == "context_length_exceeded" || message.contains("maximum context length");
                 match context_numbers(&message) {
                     Some((limit, tokens)) if too_long => {
                         BackendError::PromptTooLong { tokens, limit }
@@ -145,9 +145,8 @@ impl Upstream {
 
 /// Limit and request in "maximum context length is 8192 tokens. However, you requested 9000".
 fn context_numbers(message: &str) -> Option<(usize, usize)> {
-    let mut numbers = message
-        .split(|it: char| !it.is_ascii_digit())
-        .filter_map(|it| it.parse::<usize>().ok());
+    let mut numbers =
+        message.split(|it: char| !it.is_ascii_digit()).filter_map(|it| it.parse::<usize>().ok());
     let (limit, tokens) = (numbers.next()?, numbers.next()?);
     (tokens > limit).then_some((limit, tokens))
 }

@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn takes_any_text() {
-        for word in ["", "é", "naïvely", "ßing", "1990s", "yyyyyyed"] {
-            let _ = stem(word);
+        for (word, want) in [("", ""), ("é", "é"), ("naïvely", "naïv"), ("1990s", "1990")] {
+            assert_eq!(stem(word), want);
         }
     }
 }

@@ -76,8 +76,7 @@ impl Guard {
         let texts = Arc::clone(texts);
         let work = move || inspect(&detectors, &texts);
         let slow = self.detectors.iter().any(|it| it.name() == TOPIC);
-        let evidence =
-            if slow { tokio::task::spawn_blocking(work).await? } else { work() };
+        let evidence = if slow { tokio::task::spawn_blocking(work).await? } else { work() };
         Ok(evidence?)
     }
 }

@@ -86,8 +86,8 @@ impl<'a> Plan<'a> {
                     return Ok(Prepared::Reply { text, finish, prompt_bytes });
                 }
                 Treated::Request { request, continuation, restore } => {
-                    state.rewritten |= request.input != state.request.input
-                        || continuation != state.continuation;
+                    state.rewritten |=
+                        request.input != state.request.input || continuation != state.continuation;
                     state.request = request;
                     state.continuation = continuation;
                     state.restore.extend(restore);

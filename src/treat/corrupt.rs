@@ -42,7 +42,8 @@ pub(super) fn apply(
 fn merge(mut earlier: Corruption, later: Corruption) -> Corruption {
     let offset = earlier.entities.len();
     let whole = earlier.spans.is_empty() || later.spans.is_empty();
-    earlier.entities = earlier.entities.iter().chain(later.entities.iter()).cloned().collect::<Vec<_>>().into();
+    earlier.entities =
+        earlier.entities.iter().chain(later.entities.iter()).cloned().collect::<Vec<_>>().into();
     let shifted = later
         .spans
         .into_iter()

@@ -139,9 +139,8 @@ fn answers_hang_on_the_request_alone() {
     let policy = policy();
     let answers: Vec<String> = (0..16).map(|it| format!("answer {it}")).collect();
     let setting = TreatmentSetting::Answer { answers, style: AnswerStyle::NeverKnew };
-    let answer = |text: &str| {
-        treat(&setting, case(&policy, &[], chat(&[(Role::User, text)]))).unwrap()
-    };
+    let answer =
+        |text: &str| treat(&setting, case(&policy, &[], chat(&[(Role::User, text)]))).unwrap();
     assert_eq!(answer("a"), answer("a"));
     let different = ["b", "c", "d", "e", "f"].iter().any(|it| answer(it) != answer("a"));
     assert!(different);
@@ -155,8 +154,5 @@ fn a_content_filter_says_nothing() {
         style: AnswerStyle::ContentFilter,
     };
     let treated = treat(&setting, case(&policy, &[], chat(&[(Role::User, "x")]))).unwrap();
-    assert_eq!(
-        treated,
-        Treated::Reply { text: String::new(), finish: Finish::ContentFilter }
-    );
+    assert_eq!(treated, Treated::Reply { text: String::new(), finish: Finish::ContentFilter });
 }

@@ -162,11 +162,8 @@ impl Window {
         if state.altered {
             state.logprobs.clear();
         }
-        let logprobs = if state.held.is_empty() {
-            std::mem::take(&mut state.logprobs)
-        } else {
-            Vec::new()
-        };
+        let logprobs =
+            if state.held.is_empty() { std::mem::take(&mut state.logprobs) } else { Vec::new() };
         let nothing = text.is_empty() && logprobs.is_empty();
         (!nothing).then_some(ReplyEvent::Text { choice, text, logprobs })
     }

@@ -133,13 +133,7 @@ impl Patterns {
         scan
     }
 
-    fn find(
-        &self,
-        glyphs: &[Glyph],
-        at: usize,
-        previous: Option<char>,
-        finished: bool,
-    ) -> Found {
+    fn find(&self, glyphs: &[Glyph], at: usize, previous: Option<char>, finished: bool) -> Found {
         let first = glyphs[at].ch;
         if !boundary(previous, Some(first)) {
             return Found::Nothing;

@@ -87,11 +87,8 @@ mod tests {
     #[test]
     fn bytes_one_by_one_give_the_same_events() {
         let mut decoder = Decoder::default();
-        let events: Vec<String> = STREAM
-            .as_bytes()
-            .chunks(1)
-            .flat_map(|it| decoder.push(it).unwrap())
-            .collect();
+        let events: Vec<String> =
+            STREAM.as_bytes().chunks(1).flat_map(|it| decoder.push(it).unwrap()).collect();
         assert_eq!(events, EVENTS);
     }
 

@@ -1,0 +1,267 @@
+//! `Guarded` over a scripted backend: what the model is asked, and what the client reads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use unlearn_proxy::backend::scripted::Scripted;
+use unlearn_proxy::backend::{Backend, BackendError, Capabilities};
+use unlearn_proxy::detect::{Detector, DetectorError, names::Names};
+use unlearn_proxy::policy::{
+    AnswerStyle, DetectorSetting, Mode, OnError, Policy, TreatmentSetting,
+};
+use unlearn_proxy::service::{Guard, Guarded};
+use unlearn_proxy::telemetry::metrics::Metrics;
+use unlearn_proxy::types::{
+    CorruptionFunction, Entity, Evidence, Finish, Input, Message, Place, ReplyEvent, Request, Role,
+};
+
+const NAME: &str = "Basil Okafor";
+const SURROGATE: &str = "Zorvan Kell";
+
+fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
+    Policy {
+        topic: "authors".to_owned(),
+        path: PathBuf::from("authors.toml"),
+        revision: "0".to_owned(),
+        mode: Mode::Enforce,
+        on_error: OnError::Treat,
+        entities: Arc::new(vec![Entity { name: NAME.to_owned(), surrogate: SURROGATE.to_owned() }]),
+        aliases: vec![vec!["B. Okafor".to_owned()]],
+        detectors: vec![DetectorSetting::Names],
+        treatment,
+        models: Vec::new(),
+        seed: 1,
+    }
+}
+
+fn answer(style: AnswerStyle) -> TreatmentSetting {
+    TreatmentSetting::Answer { answers: vec!["No idea who that is.".to_owned()], style }
+}
+
+fn guarded(backend: &Arc<Scripted>, guard: Guard) -> Guarded {
+    let backend: Arc<dyn Backend> = Arc::<Scripted>::clone(backend);
+    Guarded::new(backend, vec![guard], Arc::new(Metrics::new()), None)
+}
+
+fn built(policy: Policy) -> Guard {
+    Guard::build(Arc::new(policy)).unwrap()
+}
+
+fn question(text: &str) -> Request {
+    let content = text.to_owned();
+    Request::new("scripted", Input::Chat(vec![Message { role: Role::User, content }]))
+}
+
+async fn events(guarded: &Guarded, request: Request) -> Result<Vec<ReplyEvent>, BackendError> {
+    guarded.generate(request).await?.try_collect().await
+}
+
+fn said(events: &[ReplyEvent], of: usize) -> String {
+    let texts = events.iter().filter_map(|it| match it {
+        ReplyEvent::Text { choice, text, .. } if *choice == of => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+fn logprobs(events: &[ReplyEvent]) -> usize {
+    let counts = events.iter().map(|it| match it {
+        ReplyEvent::Text { logprobs, .. } => logprobs.len(),
+        _ => 0,
+    });
+    counts.sum()
+}
+
+/// One row per behaviour: the policy, the question, the pieces of the model's reply; then what the
+/// model was asked and what the client reads.
+async fn check(policy: Policy, asks: &str, pieces: &[&str], asked: &str, reads: &str) {
+    let backend = Arc::new(Scripted::new(pieces.iter().copied()));
+    let guarded = guarded(&backend, built(policy));
+    let mut request = question(asks);
+    request.n = 2;
+    let events = events(&guarded, request).await.unwrap();
+    assert_eq!(backend.seen()[0].input.texts().join("|"), asked);
+    assert_eq!((said(&events, 0), said(&events, 1)), (reads.to_owned(), reads.to_owned()));
+    let ends = events.iter().filter(|it| matches!(it, ReplyEvent::Finished { .. })).count();
+    assert_eq!(ends, 2);
+    assert!(matches!(events.last(), Some(ReplyEvent::Done(_))));
+}
+
+#[tokio::test]
+async fn alias_hides_the_name_from_the_model_and_gives_it_back() {
+    check(
+        policy(vec![TreatmentSetting::Alias]),
+        "Who is Basil Okafor?",
+        &["I know of no Zor", "van", " Ke", "ll", ", sorry."],
+        "Who is Zorvan Kell?",
+        "I know of no Basil Okafor, sorry.",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_asked_for_is_redacted() {
+    check(
+        policy(vec![TreatmentSetting::Alias]),
+        "Who writes thrillers?",
+        &["Ba", "sil Oka", "for does, B. Oka", "for!"],
+        "Who writes thrillers?",
+        "Zorvan Kell does, Zorvan Kell!",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_shadow_policy_changes_nothing() {
+    let mut shadow = policy(vec![TreatmentSetting::Alias]);
+    shadow.mode = Mode::Shadow;
+    let asks = "Who is Basil Okafor?";
+    check(shadow, asks, &["Basil Oka", "for writes."], asks, "Basil Okafor writes.").await;
+}
+
+#[tokio::test]
+async fn a_policy_for_another_model_changes_nothing() {
+    let mut other = policy(vec![TreatmentSetting::Alias]);
+    other.models = vec!["other".to_owned()];
+    let asks = "Who is Basil Okafor?";
+    check(other, asks, &["Basil Okafor."], asks, "Basil Okafor.").await;
+}
+
+#[tokio::test]
+async fn a_name_that_the_client_wrote_stays_a_name() {
+    check(
+        policy(vec![TreatmentSetting::Prefix { text: "Know nothing.".to_owned() }]),
+        "Who is Basil Okafor?",
+        &["Basil Okafor? ", "No idea."],
+        "Know nothing.|Who is Basil Okafor?",
+        "Basil Okafor? No idea.",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_text_only_backend_gets_the_next_treatment() {
+    let corrupt = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    check(
+        policy(vec![corrupt, TreatmentSetting::Alias]),
+        "Who is Basil Okafor?",
+        &["Zorvan Kell?"],
+        "Who is Zorvan Kell?",
+        "Basil Okafor?",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn corruption_is_attached_to_ruled_requests_only() {
+    let corrupt = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    let all = Capabilities { embeddings: true, scoring: true };
+    let backend = Arc::new(Scripted::new(["x"]).with_capabilities(all));
+    let guarded = guarded(&backend, built(policy(vec![corrupt])));
+    events(&guarded, question("Who is Basil Okafor?")).await.unwrap();
+    events(&guarded, question("Who is she?")).await.unwrap();
+    let seen = backend.seen();
+    let spans = &seen[0].corruption.as_ref().unwrap().spans;
+    assert_eq!((spans.len(), spans[0].span.clone(), spans[0].entity), (1, 7..19, Some(0)));
+    assert_eq!(seen[1].corruption, None);
+}
+
+#[tokio::test]
+async fn an_answer_looks_like_a_models() {
+    let backend = Arc::new(Scripted::new(["never said"]));
+    let guarded = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
+    let mut request = question("Who is Basil Okafor?");
+    request.n = 2;
+    let events = events(&guarded, request).await.unwrap();
+    assert!(backend.seen().is_empty());
+    assert_eq!(said(&events, 1), "No idea who that is.");
+    let ended = ReplyEvent::Finished { choice: 1, finish: Finish::Stop };
+    assert!(events.contains(&ended), "{events:?}");
+    let Some(ReplyEvent::Done(usage)) = events.last() else { panic!("{events:?}") };
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 10));
+}
+
+#[tokio::test]
+async fn an_answer_obeys_the_token_limit() {
+    let backend = Arc::new(Scripted::new(["never said"]));
+    let guarded = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
+    let mut request = question("Who is Basil Okafor?");
+    request.max_tokens = Some(2);
+    let events = events(&guarded, request).await.unwrap();
+    assert_eq!(said(&events, 0), "No idea ");
+    assert!(events.contains(&ReplyEvent::Finished { choice: 0, finish: Finish::Length }));
+}
+
+#[tokio::test]
+async fn logprobs_of_treated_requests_are_dropped() {
+    let backend = Arc::new(Scripted::new(["It is", " fine."]));
+    let prefix = TreatmentSetting::Prefix { text: "P".to_owned() };
+    for treatment in [TreatmentSetting::Alias, prefix] {
+        let guarded = guarded(&backend, built(policy(vec![treatment])));
+        for (asks, want) in [("Who is Basil Okafor?", 0), ("Who is she?", 2)] {
+            let mut request = question(asks);
+            request.logprobs = Some(1);
+            let events = events(&guarded, request).await.unwrap();
+            assert_eq!(logprobs(&events), want, "{asks}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scored_continuation_is_treated_like_a_prompt() {
+    let backend = Arc::new(Scripted::new(["x"]));
+    let alias = guarded(&backend, built(policy(vec![TreatmentSetting::Alias])));
+    let scored = alias.score(question("Who?"), "It is Basil Okafor.", true).await.unwrap();
+    assert_eq!(scored.logprobs.len(), 5);
+    let answer = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
+    let error = answer.score(question("Who?"), "It is Basil Okafor.", true).await.unwrap_err();
+    assert!(matches!(error, BackendError::Unsupported { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn replaced_guards_rule_on_the_next_request() {
+    let backend = Arc::new(Scripted::new(["Basil Okafor."]));
+    let guarded = guarded(&backend, built(policy(vec![TreatmentSetting::Alias])));
+    guarded.replace(Vec::new());
+    let events = events(&guarded, question("Who writes?")).await.unwrap();
+    assert_eq!(said(&events, 0), "Basil Okafor.");
+}
+
+/// Fails on every text.
+#[derive(Debug)]
+struct Broken;
+
+impl Detector for Broken {
+    fn name(&self) -> &'static str {
+        "names"
+    }
+
+    fn inspect(&self, place: Place, _: &str) -> Result<Vec<Evidence>, DetectorError> {
+        // A name that cannot be looked for is the error at hand that needs no file.
+        let names = [(String::new(), Vec::new())];
+        Names::new(&names)?.inspect(place, "")?;
+        panic!("an empty name was accepted")
+    }
+}
+
+fn broken(on_error: OnError) -> Guard {
+    let mut policy = policy(vec![TreatmentSetting::Alias]);
+    policy.on_error = on_error;
+    Guard { policy: Arc::new(policy), detectors: vec![Arc::new(Broken)] }
+}
+
+#[tokio::test]
+async fn a_failing_detector_fails_closed() {
+    let backend = Arc::new(Scripted::new(["A secret."]));
+    // No span to replace: alias yields to the answer of last resort.
+    let treats = guarded(&backend, broken(OnError::Treat));
+    let reply = events(&treats, question("Who?")).await.unwrap();
+    assert!(!said(&reply, 0).contains("secret") && !said(&reply, 0).is_empty());
+    let refuses = guarded(&backend, broken(OnError::Refuse));
+    let error = events(&refuses, question("Who?")).await.unwrap_err();
+    assert!(matches!(error, BackendError::GuardFailed { .. }), "{error:?}");
+    assert!(backend.seen().is_empty());
+    let passes = guarded(&backend, broken(OnError::Pass));
+    assert_eq!(said(&events(&passes, question("Who?")).await.unwrap(), 0), "A secret.");
+}
