@@ -3,8 +3,17 @@
 pub mod seed;
 pub mod types;
 
+pub mod config;
+pub mod policy;
+pub mod telemetry;
+
 pub mod engine;
 
+pub mod backend;
+
+pub mod http;
+
 pub mod data;
+pub mod eval;
 pub mod lab;
 pub mod train;

@@ -8,7 +8,7 @@ pub mod upstream;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::types::{ReplyEvent, Request, Scored};
+use crate::types::{Input, ReplyEvent, Request, Scored};
 
 /// Events of a reply. Dropping the stream cancels the work behind it.
 pub type ReplyStream = BoxStream<'static, Result<ReplyEvent, BackendError>>;
@@ -66,6 +66,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// What this backend can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Tokens of an input, where the backend can count them. Usage is reported on the client's own
+    /// prompt, so that a treatment does not show in it.
+    fn prompt_tokens(&self, _input: &Input) -> Option<usize> {
+        None
+    }
 
     /// Whether requests would be answered.
     async fn ready(&self) -> bool {

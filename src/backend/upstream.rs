@@ -64,7 +64,7 @@ impl Upstream {
             let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim()))
                 .map_err(|error| invalid(format!("the API key is not a header value ({error})")))?;
             value.set_sensitive(true);
-            Ok(value)
+            Ok::<_, BackendError>(value)
         };
         let authorization = api_key.map(bearer).transpose()?;
         let mut tcp = HttpConnector::new();

@@ -6,6 +6,7 @@ pub mod corruptor;
 pub mod decoder;
 pub mod device;
 pub mod error;
+pub mod hub;
 pub mod kv_cache;
 pub mod model_config;
 pub mod ops;

@@ -26,8 +26,8 @@ pub struct Interval {
 /// The Kolmogorov-Smirnov test of two samples, equal to `scipy.stats.ks_2samp(method="exact")`.
 ///
 /// Ties between the samples count as they do there: the distance is taken after each distinct value
-/// and the probability is that of samples without ties. Takes `left.len() * right.len()` steps: a
-/// tenth of a second or so for two samples of 10,000.
+/// and the probability is that of samples without ties. Takes `left.len() * right.len()` steps: 0.2 s
+/// for two samples of 10,000.
 ///
 /// Both fields are NaN for an empty sample or one with NaN in it.
 #[must_use]
@@ -210,7 +210,8 @@ mod tests {
         near(test.p_value, 2.0 / 184_756.0);
     }
 
-    /// n = 2, m = 1: the orders are abb-like; {1, 3} against {2} has D = 1/2 and every order does.
+    /// Of the three orders of two values and one, the one in the middle has distance 1/2 and the other
+    /// two have 1.
     #[test]
     fn unequal_sizes_by_hand() {
         let test = ks_two_sample(&[1.0, 3.0], &[2.0]);
@@ -219,6 +220,15 @@ mod tests {
         let test = ks_two_sample(&[1.0, 2.0], &[3.0]);
         near(test.statistic, 1.0);
         near(test.p_value, 2.0 / 3.0);
+    }
+
+    #[test]
+    fn the_order_of_samples_and_values_is_irrelevant() {
+        let (left, right) = ([3.0, 1.0, 2.0, 9.0], [2.0, 5.0, 4.0, 8.0, 7.0, 6.0]);
+        let test = ks_two_sample(&left, &right);
+        let swapped = ks_two_sample(&right, &left);
+        near(swapped.statistic, test.statistic);
+        near(swapped.p_value, test.p_value);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! per token of the answer, in nats, with the end of the turn as one of the tokens.
 //!
 //! The test of forgetting compares the ratios themselves. Comparing `min(R, 1/R)`, as ECO's code
-//! does, gives other p-values: 7e-15 where TOFU's definition gives 2e-21.
+//! does, gives other p-values: 7e-15 instead of 2e-21 for TOFU's finetuned Llama-2.
 
 use super::stats::{KsTest, harmonic_mean, ks_two_sample, mean};
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
@@ -60,12 +61,12 @@ pub(super) async fn model(
     }
 }
 
-pub(super) fn unknown_route(method: Method, uri: Uri) -> Ready<ApiError> {
+pub(super) fn unknown_route(Parts { method, uri, .. }: Parts) -> Ready<ApiError> {
     let message = format!("Invalid URL ({method} {})", uri.path());
     ready(ApiError::refused(StatusCode::NOT_FOUND, message).with_code("unknown_url"))
 }
 
-pub(super) fn wrong_method(method: Method, uri: Uri) -> Ready<ApiError> {
+pub(super) fn wrong_method(Parts { method, uri, .. }: Parts) -> Ready<ApiError> {
     let message = format!("Not allowed to {method} on {}", uri.path());
     let error = ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, message);
     ready(error.with_code("method_not_supported"))

@@ -39,8 +39,8 @@ pub(super) async fn handle(
         Ok((choices, usage)) => {
             ticket.finish(200);
             let envelope = Envelope::new("chatcmpl-", "chat.completion", &model);
-            let choices = choices.iter().enumerate().map(whole_choice).collect();
-            Json(envelope.wrap_whole(choices, usage)).into_response()
+            let choices: Vec<Value> = choices.iter().enumerate().map(whole_choice).collect();
+            Json(envelope.wrap_whole(&choices, usage)).into_response()
         }
         Err(error) => refuse(ApiError::logged(&error, PROMPT, &request_id.0), ticket),
     }
@@ -105,19 +105,19 @@ struct ChatChunks {
 impl Chunks for ChatChunks {
     fn opening(&mut self) -> Vec<Value> {
         let delta = json!({ "role": "assistant", "content": "", "refusal": null });
-        (0..self.n).map(|index| entry(index, &delta, Value::Null, None)).collect()
+        (0..self.n).map(|index| entry(index, &delta, &Value::Null, None)).collect()
     }
 
     fn text(&mut self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Value {
-        entry(choice, &json!({ "content": text }), logprobs_object(logprobs), None)
+        entry(choice, &json!({ "content": text }), &logprobs_object(logprobs), None)
     }
 
     fn finished(&mut self, choice: usize, finish: Finish) -> Value {
-        entry(choice, &json!({}), Value::Null, Some(finish))
+        entry(choice, &json!({}), &Value::Null, Some(finish))
     }
 }
 
-fn entry(index: usize, delta: &Value, logprobs: Value, finish: Option<Finish>) -> Value {
+fn entry(index: usize, delta: &Value, logprobs: &Value, finish: Option<Finish>) -> Value {
     json!({
         "index": index,
         "delta": delta,

@@ -51,8 +51,9 @@ pub(super) async fn handle(
     match gather(events, heads.len(), &mut ticket).await {
         Ok((choices, usage)) => {
             ticket.finish(200);
-            let choices = choices.iter().zip(&heads).enumerate().map(whole_choice).collect();
-            Json(envelope.wrap_whole(choices, usage)).into_response()
+            let choices: Vec<Value> =
+                choices.iter().zip(&heads).enumerate().map(whole_choice).collect();
+            Json(envelope.wrap_whole(&choices, usage)).into_response()
         }
         Err(error) => refuse(ApiError::logged(&error, PROMPT, &request_id.0), ticket),
     }
@@ -88,7 +89,8 @@ async fn start(
             .backend
             .generate(Request { input: Input::Text(prompt.clone()), ..asked.request.clone() })
     });
-    match futures::future::try_join_all(requests).await {
+    let streams = futures::future::try_join_all(requests).await;
+    match streams {
         Ok(streams) => {
             let events = merge(streams, asked.request.n);
             Ok((asked, events))
@@ -248,7 +250,9 @@ fn logprobs_object(logprobs: &[TokenLogprob], offset: &mut usize) -> Value {
 fn name(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().fold("bytes:".into(), |name, byte| format!("{name}\\x{byte:02x}")),
+        Err(_) => {
+            bytes.iter().fold(String::from("bytes:"), |name, byte| format!("{name}\\x{byte:02x}"))
+        }
     }
 }
 
@@ -262,21 +266,21 @@ struct TextChunks {
 impl Chunks for TextChunks {
     fn opening(&mut self) -> Vec<Value> {
         let echoed = self.heads.iter().enumerate().filter(|(_, head)| !head.is_empty());
-        echoed.map(|(index, head)| entry(index, head, Value::Null, None)).collect()
+        echoed.map(|(index, head)| entry(index, head, &Value::Null, None)).collect()
     }
 
     fn text(&mut self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Value {
         let mut nowhere = 0;
         let offset = self.offsets.get_mut(choice).unwrap_or(&mut nowhere);
-        entry(choice, text, logprobs_object(logprobs, offset), None)
+        entry(choice, text, &logprobs_object(logprobs, offset), None)
     }
 
     fn finished(&mut self, choice: usize, finish: Finish) -> Value {
-        entry(choice, "", Value::Null, Some(finish))
+        entry(choice, "", &Value::Null, Some(finish))
     }
 }
 
-fn entry(index: usize, text: &str, logprobs: Value, finish: Option<Finish>) -> Value {
+fn entry(index: usize, text: &str, logprobs: &Value, finish: Option<Finish>) -> Value {
     json!({
         "text": text,
         "index": index,

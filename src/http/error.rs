@@ -111,10 +111,13 @@ impl IntoResponse for ApiError {
 
 /// An error and its causes on one line.
 fn chain(error: &BackendError) -> String {
-    let first: &dyn Error = error;
-    let links: Vec<String> =
-        std::iter::successors(Some(first), |it| it.source()).map(ToString::to_string).collect();
-    links.join(": ")
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Envelope {
         Self { id: fresh_id(id_prefix), object, created: unix_seconds(), model }
     }
 
-    pub(super) fn wrap(&self, choices: Vec<Value>) -> Value {
+    pub(super) fn wrap(&self, choices: &[Value]) -> Value {
         json!({
             "id": self.id,
             "object": self.object,
@@ -49,7 +49,7 @@ impl Envelope {
         })
     }
 
-    pub(super) fn wrap_whole(&self, choices: Vec<Value>, usage: Usage) -> Value {
+    pub(super) fn wrap_whole(&self, choices: &[Value], usage: Usage) -> Value {
         let mut body = self.wrap(choices);
         body["usage"] = usage_object(usage);
         body
@@ -98,7 +98,7 @@ impl<C: Chunks> Streamed<C> {
     }
 
     fn frame(&self, choice: Value) -> Bytes {
-        let mut chunk = self.envelope.wrap(vec![choice]);
+        let mut chunk = self.envelope.wrap(&[choice]);
         if self.delivery.include_usage {
             chunk["usage"] = Value::Null;
         }
@@ -123,7 +123,7 @@ impl<C: Chunks> Streamed<C> {
             ReplyEvent::Done(usage) => {
                 self.ticket.finish(200);
                 self.delivery.include_usage.then(|| {
-                    let chunk = self.envelope.wrap_whole(Vec::new(), usage);
+                    let chunk = self.envelope.wrap_whole(&[], usage);
                     data(&chunk)
                 })
             }

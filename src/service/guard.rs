@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::record::Recorder;
 use crate::detect::names::Names;
 use crate::detect::topic::Topic;
 use crate::detect::{Detector, DetectorError};
@@ -71,10 +73,11 @@ impl Guard {
     pub(super) async fn inspect(
         &self,
         texts: &Arc<Vec<(Place, String)>>,
+        recorder: &Recorder,
     ) -> Result<Vec<Evidence>, Failure> {
         let detectors = self.detectors.clone();
-        let texts = Arc::clone(texts);
-        let work = move || inspect(&detectors, &texts);
+        let (texts, recorder) = (Arc::clone(texts), recorder.clone());
+        let work = move || inspect(&detectors, &texts, &recorder);
         let slow = self.detectors.iter().any(|it| it.name() == TOPIC);
         let evidence = if slow { tokio::task::spawn_blocking(work).await? } else { work() };
         Ok(evidence?)
@@ -84,12 +87,15 @@ impl Guard {
 fn inspect(
     detectors: &[Arc<dyn Detector>],
     texts: &[(Place, String)],
+    recorder: &Recorder,
 ) -> Result<Vec<Evidence>, DetectorError> {
     let mut evidence = Vec::new();
     for detector in detectors {
+        let since = Instant::now();
         for (place, text) in texts {
             evidence.extend(detector.inspect(*place, text)?);
         }
+        recorder.detector(detector.name(), since.elapsed());
     }
     Ok(evidence)
 }

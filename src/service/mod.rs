@@ -4,9 +4,12 @@
 //! leaves without passing the [`Window`]. Whatever goes wrong here ends in a treated request or in no
 //! reply, unless the policy says `on_error = "pass"`.
 
+pub mod app;
 mod guard;
+mod observe;
 mod plan;
 mod record;
+pub mod variants;
 
 use std::sync::Arc;
 
@@ -15,8 +18,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
-use crate::telemetry::audit::AuditLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{AuditLog, Metrics};
 use crate::types::{Finish, ReplyEvent, Request, Scored, Usage};
 use crate::window::Window;
 
@@ -72,14 +74,20 @@ impl Backend for Guarded {
             Prepared::Reply { text, finish, prompt_bytes } => {
                 Ok(reply(&text, finish, Shape { n, most, prompt_bytes }))
             }
-            Prepared::Request { request, treated, patterns, .. } => {
+            Prepared::Request { request, treated, patterns, topics, .. } => {
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && !treated {
                     return Ok(stream);
                 }
                 let window = Window::new(patterns);
                 let window = if treated { window.without_logprobs() } else { window };
-                Ok(watch(stream, window, self.recorder.clone()))
+                let recorder = self.recorder.clone();
+                let done = move |hits: usize| {
+                    if !treated {
+                        recorder.hits(&topics, hits);
+                    }
+                };
+                Ok(watch(stream, window, done))
             }
         }
     }
@@ -117,15 +125,19 @@ impl Backend for Guarded {
 }
 
 /// Passes a reply through a window. After a failure nothing that was held back leaves.
-fn watch(stream: ReplyStream, mut window: Window, recorder: Recorder) -> ReplyStream {
+fn watch(
+    stream: ReplyStream,
+    mut window: Window,
+    done: impl Fn(usize) + Send + 'static,
+) -> ReplyStream {
     stream
         .flat_map(move |item| {
             let events: Vec<Result<ReplyEvent, BackendError>> = match item {
                 Ok(event) => {
-                    let done = matches!(event, ReplyEvent::Done(_));
+                    let last = matches!(event, ReplyEvent::Done(_));
                     let events = window.push(event).into_iter().map(Ok).collect();
-                    if done {
-                        recorder.hits(window.hits());
+                    if last {
+                        done(window.hits());
                     }
                     events
                 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::guard::{Failure, Guard};
-use super::record::Recorder;
+use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
 use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
@@ -12,6 +13,7 @@ use crate::types::{Evidence, Finish, Place, Request};
 use crate::window::{Kind, Replacement};
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
 pub(super) enum Prepared {
     /// It is sent.
     Request {
@@ -21,6 +23,8 @@ pub(super) enum Prepared {
         treated: bool,
         /// What the reply's window replaces.
         patterns: Vec<Replacement>,
+        /// The topics that they belong to, as a label.
+        topics: String,
     },
     /// It is answered here.
     Reply { text: String, finish: Finish, prompt_bytes: usize },
@@ -64,7 +68,9 @@ impl<'a> Plan<'a> {
         mut request: Request,
         continuation: Option<String>,
     ) -> Result<Prepared, BackendError> {
-        let mut ruled = self.rule(&request, continuation.as_deref()).await?;
+        let since = Instant::now();
+        let original = texts(&request, continuation.as_deref());
+        let mut ruled = self.rule(&original, since).await?;
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
         if treated {
@@ -75,12 +81,17 @@ impl<'a> Plan<'a> {
         ruled.sort_by_key(|it| self.stage(&it.guard.policy));
         let prompt_bytes = request.input.texts().iter().map(|it| it.len()).sum();
         let mut state = State { request, continuation, restore: Vec::new(), rewritten: false };
-        for Ruled { guard, mut evidence } in ruled {
-            if state.rewritten {
-                evidence = look_again(guard, &state).await;
-            }
-            let (name, treated) = self.apply(&guard.policy, &evidence, &state);
-            self.recorder.treated(&guard.policy, name);
+        for Ruled { guard, evidence } in ruled {
+            let policy = &*guard.policy;
+            let (texts, seen) = (original.as_slice(), evidence.as_slice());
+            let verdict = Verdict { policy, texts, evidence: seen, since };
+            let (name, treated) = if state.rewritten {
+                let found = self.look_again(guard, &state).await;
+                self.apply(policy, &found, &state)
+            } else {
+                self.apply(policy, &evidence, &state)
+            };
+            self.recorder.treated(&verdict, name);
             match treated {
                 Treated::Reply { text, finish } => {
                     return Ok(Prepared::Reply { text, finish, prompt_bytes });
@@ -96,20 +107,20 @@ impl<'a> Plan<'a> {
         }
         let patterns = self.patterns(state.restore, &seen);
         let State { request, continuation, .. } = state;
-        Ok(Prepared::Request { request, continuation, treated, patterns })
+        let topics = self.topics();
+        Ok(Prepared::Request { request, continuation, treated, patterns, topics })
     }
 
     /// Asks every policy; keeps what is to be carried out.
     async fn rule(
         &self,
-        request: &Request,
-        continuation: Option<&str>,
+        texts: &Arc<Vec<(Place, String)>>,
+        since: Instant,
     ) -> Result<Vec<Ruled<'a>>, BackendError> {
         if self.guards.is_empty() {
             return Ok(Vec::new());
         }
-        let texts = texts(request, continuation);
-        let looks = self.guards.iter().map(|it| it.inspect(&texts));
+        let looks = self.guards.iter().map(|it| it.inspect(texts, self.recorder));
         let found = futures::future::join_all(looks).await;
         let mut ruled = Vec::new();
         for (guard, found) in self.guards.iter().copied().zip(found) {
@@ -118,12 +129,16 @@ impl<'a> Plan<'a> {
                 Ok(evidence) => policy.decide(&evidence),
                 Err(source) => self.failed(policy, source)?,
             };
-            self.recorder.ruled(policy, &ruling);
             match ruling {
                 Ruling::Treat { evidence } if policy.mode == Mode::Enforce => {
                     ruled.push(Ruled { guard, evidence });
                 }
-                Ruling::Treat { .. } | Ruling::Pass => {}
+                Ruling::Treat { evidence } => {
+                    let would = policy.treatment.iter().find(|it| self.possible(it));
+                    let verdict = Verdict { policy, texts, evidence: &evidence, since };
+                    self.recorder.treated(&verdict, would.map_or("answer", |it| it.name()));
+                }
+                Ruling::Pass => {}
             }
         }
         Ok(ruled)
@@ -139,6 +154,22 @@ impl<'a> Plan<'a> {
             OnError::Refuse if policy.mode == Mode::Shadow => Ok(Ruling::Pass),
             OnError::Refuse => Err(BackendError::GuardFailed { source }),
         }
+    }
+
+    /// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
+    async fn look_again(&self, guard: &Guard, state: &State) -> Vec<Evidence> {
+        let texts = texts(&state.request, state.continuation.as_deref());
+        let found = guard.inspect(&texts, self.recorder).await;
+        match found.map(|it| guard.policy.decide(&it)) {
+            Ok(Ruling::Treat { evidence }) => evidence,
+            Ok(Ruling::Pass) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// The topics that a reply's window watches for.
+    fn topics(&self) -> String {
+        let enforced = self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce);
+        enforced.map(|it| it.policy.topic.as_str()).collect::<Vec<_>>().join("+")
     }
 
     fn possible(&self, setting: &TreatmentSetting) -> bool {
@@ -222,15 +253,6 @@ fn names_seen(ruled: &[Ruled<'_>]) -> HashSet<(String, usize)> {
         entities.into_iter().map(move |entity| (topic.clone(), entity))
     };
     ruled.iter().flat_map(of).collect()
-}
-
-/// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
-async fn look_again(guard: &Guard, state: &State) -> Vec<Evidence> {
-    let texts = texts(&state.request, state.continuation.as_deref());
-    match guard.inspect(&texts).await.map(|it| guard.policy.decide(&it)) {
-        Ok(Ruling::Treat { evidence }) => evidence,
-        Ok(Ruling::Pass) | Err(_) => Vec::new(),
-    }
 }
 
 fn texts(request: &Request, continuation: Option<&str>) -> Arc<Vec<(Place, String)>> {

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::policy::{Policy, Ruling};
-use crate::telemetry::audit::AuditLog;
-use crate::telemetry::metrics::Metrics;
+use crate::policy::Policy;
+use crate::telemetry::{AuditLog, AuditRecord, Metrics};
+use crate::types::{Evidence, Place};
 
 /// Writes what happened to log, metrics and audit log.
 #[derive(Debug, Clone)]
@@ -14,33 +15,61 @@ pub(super) struct Recorder {
     audit: Option<Arc<AuditLog>>,
 }
 
+/// A ruling, as operators are told of it.
+pub(super) struct Verdict<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) texts: &'a [(Place, String)],
+    /// Empty when a detector failed.
+    pub(super) evidence: &'a [Evidence],
+    /// When the first detector started.
+    pub(super) since: Instant,
+}
+
 impl Recorder {
     pub(super) fn new(metrics: Arc<Metrics>, audit: Option<Arc<AuditLog>>) -> Self {
         Self { metrics, audit }
     }
 
-    /// A policy ruled on a request.
-    pub(super) fn ruled(&self, policy: &Policy, ruling: &Ruling) {
-        let Ruling::Treat { evidence } = ruling else { return };
-        let (topic, mode, evidence) = (&policy.topic, policy.mode.as_str(), evidence.len());
-        tracing::info!(topic, mode, evidence, "ruled");
+    /// A policy treated a request, or would have.
+    pub(super) fn treated(&self, verdict: &Verdict<'_>, treatment: &'static str) {
+        let Verdict { policy, texts, evidence, since } = verdict;
+        let (topic, mode) = (policy.topic.as_str(), policy.mode.as_str());
+        tracing::info!(topic, mode, treatment, "ruled");
+        self.metrics.ruling(topic, treatment, mode);
+        let Some(audit) = &self.audit else { return };
+        let evidence = evidence.first();
+        let place = evidence.map(|it| it.place);
+        let text = texts.iter().find(|it| Some(it.0) == place).or(texts.last());
+        audit.write(&AuditRecord {
+            text: text.map_or("", |it| it.1.as_str()),
+            topic,
+            revision: &policy.revision,
+            evidence,
+            treatment,
+            mode,
+            duration: since.elapsed(),
+        });
     }
 
-    /// A treatment was carried out.
-    pub(super) fn treated(&self, policy: &Policy, treatment: &'static str) {
-        tracing::info!(topic = policy.topic, treatment, "treated");
+    /// A detector read a request.
+    pub(super) fn detector(&self, detector: &str, duration: Duration) {
+        self.metrics.detector(detector, duration);
     }
 
     /// A detector failed.
     pub(super) fn failed(&self, policy: &Policy, error: &(dyn Error + Send + Sync + 'static)) {
         let on_error = policy.on_error.as_str();
+        let error: &(dyn Error + 'static) = error;
         tracing::error!(topic = policy.topic, on_error, error, "a detector failed");
+        let names: Vec<&str> = policy.detectors.iter().map(|it| it.name()).collect();
+        self.metrics.detector_error(&names.join("+"), on_error);
     }
 
-    /// A reply passed its window.
-    pub(super) fn hits(&self, hits: usize) {
-        if hits > 0 {
-            tracing::info!(hits, "redacted a reply");
+    /// The window redacted an untreated reply. One window serves all topics, so that the label
+    /// names those that it watched for.
+    pub(super) fn hits(&self, topics: &str, hits: usize) {
+        for _ in 0..hits {
+            self.metrics.output_hit(topics);
         }
     }
 }

@@ -38,6 +38,7 @@ pub struct Case<'a> {
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
 pub enum Treated {
     /// It goes to the backend, changed.
     Request {

@@ -155,7 +155,7 @@ impl Window {
             let kept = state.held.split_off(scan.cut);
             state.held = kept;
             if state.held.len() > self.patterns.most_held() {
-                state.held = self.patterns.compact(&state.held);
+                state.held = scan::compact(&state.held);
                 state.altered = true;
             }
         }

@@ -158,26 +158,25 @@ impl Patterns {
         }
         Found::Nothing
     }
+}
 
-    /// A held text without invisible characters and repeated whitespace. Padding a name until the
-    /// window overflows must not carry it through.
-    #[expect(clippy::unused_self, reason = "belongs to the patterns that set the limit")]
-    pub(super) fn compact(&self, held: &str) -> String {
-        let normalised = normalise(held);
-        let mut out = String::new();
-        let mut end = 0;
-        for glyph in view(&normalised) {
-            let span = normalised.original_span(glyph.span);
-            let text = slice(held, span.start.max(end)..span.end.max(end));
-            if glyph.ch == ' ' {
-                out.extend(text.chars().next());
-            } else {
-                out.extend(text.chars().filter(|it| !it.is_whitespace()));
-            }
-            end = end.max(span.end);
+/// A held text without invisible characters and repeated whitespace. Padding a name until the
+/// window overflows must not carry it through.
+pub(super) fn compact(held: &str) -> String {
+    let normalised = normalise(held);
+    let mut out = String::new();
+    let mut end = 0;
+    for glyph in view(&normalised) {
+        let span = normalised.original_span(glyph.span);
+        let text = slice(held, span.start.max(end)..span.end.max(end));
+        if glyph.ch == ' ' {
+            out.extend(text.chars().next());
+        } else {
+            out.extend(text.chars().filter(|it| !it.is_whitespace()));
         }
-        out
+        end = end.max(span.end);
     }
+    out
 }
 
 /// The view that is compared: normalised, lower case, canonically decomposed, so that a letter whose

@@ -76,6 +76,8 @@ fn capitals_are_kept() {
 fn disguises_are_seen_through() {
     check("by A\u{200b}nn  \n Lee.", "by Zora Kell.");
     check("by \u{ff21}nn Lee.", "by Zora Kell.");
+    // Cyrillic letters that look Latin; the first one arrives before it is known to be in a Latin word.
+    check("by \u{410}nn L\u{435}e.", "by Zora Kell.");
 }
 
 #[test]
@@ -135,7 +137,8 @@ fn each_byte_is_scanned_a_few_times_at_most() {
     let reply = sentence.repeat(200);
     let mut window = window();
     for start in (0..reply.len()).step_by(4) {
-        window.push(text(0, &reply[start..(start + 4).min(reply.len())]));
+        let end = (start + 4).min(reply.len());
+        window.push(text(0, reply.get(start..end).unwrap()));
     }
     assert!(window.scanned() < 2 * reply.len(), "{} of {}", window.scanned(), reply.len());
 }
@@ -188,7 +191,7 @@ proptest! {
             cuts.into_iter().filter(|it| given.is_char_boundary(*it)).collect();
         cuts.extend([0, given.len()]);
         cuts.sort_unstable();
-        let pieces: Vec<&str> = cuts.windows(2).map(|it| &given[it[0]..it[1]]).collect();
+        let pieces: Vec<&str> = cuts.windows(2).map(|it| given.get(it[0]..it[1]).unwrap()).collect();
         let whole = through(window(), [given.as_str()]);
         prop_assert_eq!(&through(window(), pieces), &whole);
         let mut again = window();

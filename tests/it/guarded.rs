@@ -11,7 +11,7 @@ use unlearn_proxy::policy::{
     AnswerStyle, DetectorSetting, Mode, OnError, Policy, TreatmentSetting,
 };
 use unlearn_proxy::service::{Guard, Guarded};
-use unlearn_proxy::telemetry::metrics::Metrics;
+use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::types::{
     CorruptionFunction, Entity, Evidence, Finish, Input, Message, Place, ReplyEvent, Request, Role,
 };
@@ -45,7 +45,7 @@ fn guarded(backend: &Arc<Scripted>, guard: Guard) -> Guarded {
 }
 
 fn built(policy: Policy) -> Guard {
-    Guard::build(Arc::new(policy)).unwrap()
+    Guard::build(Arc::new(policy)).expect("the test is set up")
 }
 
 fn question(text: &str) -> Request {
@@ -80,7 +80,7 @@ async fn check(policy: Policy, asks: &str, pieces: &[&str], asked: &str, reads: 
     let guarded = guarded(&backend, built(policy));
     let mut request = question(asks);
     request.n = 2;
-    let events = events(&guarded, request).await.unwrap();
+    let events = events(&guarded, request).await.expect("the test is set up");
     assert_eq!(backend.seen()[0].input.texts().join("|"), asked);
     assert_eq!((said(&events, 0), said(&events, 1)), (reads.to_owned(), reads.to_owned()));
     let ends = events.iter().filter(|it| matches!(it, ReplyEvent::Finished { .. })).count();
@@ -159,10 +159,10 @@ async fn corruption_is_attached_to_ruled_requests_only() {
     let all = Capabilities { embeddings: true, scoring: true };
     let backend = Arc::new(Scripted::new(["x"]).with_capabilities(all));
     let guarded = guarded(&backend, built(policy(vec![corrupt])));
-    events(&guarded, question("Who is Basil Okafor?")).await.unwrap();
-    events(&guarded, question("Who is she?")).await.unwrap();
+    events(&guarded, question("Who is Basil Okafor?")).await.expect("the test is set up");
+    events(&guarded, question("Who is she?")).await.expect("the test is set up");
     let seen = backend.seen();
-    let spans = &seen[0].corruption.as_ref().unwrap().spans;
+    let spans = &seen[0].corruption.as_ref().expect("the test is set up").spans;
     assert_eq!((spans.len(), spans[0].span.clone(), spans[0].entity), (1, 7..19, Some(0)));
     assert_eq!(seen[1].corruption, None);
 }
@@ -173,7 +173,7 @@ async fn an_answer_looks_like_a_models() {
     let guarded = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
     let mut request = question("Who is Basil Okafor?");
     request.n = 2;
-    let events = events(&guarded, request).await.unwrap();
+    let events = events(&guarded, request).await.expect("the test is set up");
     assert!(backend.seen().is_empty());
     assert_eq!(said(&events, 1), "No idea who that is.");
     let ended = ReplyEvent::Finished { choice: 1, finish: Finish::Stop };
@@ -188,7 +188,7 @@ async fn an_answer_obeys_the_token_limit() {
     let guarded = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
     let mut request = question("Who is Basil Okafor?");
     request.max_tokens = Some(2);
-    let events = events(&guarded, request).await.unwrap();
+    let events = events(&guarded, request).await.expect("the test is set up");
     assert_eq!(said(&events, 0), "No idea ");
     assert!(events.contains(&ReplyEvent::Finished { choice: 0, finish: Finish::Length }));
 }
@@ -202,7 +202,7 @@ async fn logprobs_of_treated_requests_are_dropped() {
         for (asks, want) in [("Who is Basil Okafor?", 0), ("Who is she?", 2)] {
             let mut request = question(asks);
             request.logprobs = Some(1);
-            let events = events(&guarded, request).await.unwrap();
+            let events = events(&guarded, request).await.expect("the test is set up");
             assert_eq!(logprobs(&events), want, "{asks}");
         }
     }
@@ -212,10 +212,16 @@ async fn logprobs_of_treated_requests_are_dropped() {
 async fn a_scored_continuation_is_treated_like_a_prompt() {
     let backend = Arc::new(Scripted::new(["x"]));
     let alias = guarded(&backend, built(policy(vec![TreatmentSetting::Alias])));
-    let scored = alias.score(question("Who?"), "It is Basil Okafor.", true).await.unwrap();
+    let scored = alias
+        .score(question("Who?"), "It is Basil Okafor.", true)
+        .await
+        .expect("the test is set up");
     assert_eq!(scored.logprobs.len(), 5);
     let answer = guarded(&backend, built(policy(vec![answer(AnswerStyle::NeverKnew)])));
-    let error = answer.score(question("Who?"), "It is Basil Okafor.", true).await.unwrap_err();
+    let error = answer
+        .score(question("Who?"), "It is Basil Okafor.", true)
+        .await
+        .expect_err("the server refused");
     assert!(matches!(error, BackendError::Unsupported { .. }), "{error:?}");
 }
 
@@ -224,7 +230,7 @@ async fn replaced_guards_rule_on_the_next_request() {
     let backend = Arc::new(Scripted::new(["Basil Okafor."]));
     let guarded = guarded(&backend, built(policy(vec![TreatmentSetting::Alias])));
     guarded.replace(Vec::new());
-    let events = events(&guarded, question("Who writes?")).await.unwrap();
+    let events = events(&guarded, question("Who writes?")).await.expect("the test is set up");
     assert_eq!(said(&events, 0), "Basil Okafor.");
 }
 
@@ -241,7 +247,7 @@ impl Detector for Broken {
         // A name that cannot be looked for is the error at hand that needs no file.
         let names = [(String::new(), Vec::new())];
         Names::new(&names)?.inspect(place, "")?;
-        panic!("an empty name was accepted")
+        unreachable!("an empty name was accepted")
     }
 }
 
@@ -256,12 +262,39 @@ async fn a_failing_detector_fails_closed() {
     let backend = Arc::new(Scripted::new(["A secret."]));
     // No span to replace: alias yields to the answer of last resort.
     let treats = guarded(&backend, broken(OnError::Treat));
-    let reply = events(&treats, question("Who?")).await.unwrap();
+    let reply = events(&treats, question("Who?")).await.expect("the test is set up");
     assert!(!said(&reply, 0).contains("secret") && !said(&reply, 0).is_empty());
     let refuses = guarded(&backend, broken(OnError::Refuse));
-    let error = events(&refuses, question("Who?")).await.unwrap_err();
+    let error = events(&refuses, question("Who?")).await.expect_err("the server refused");
     assert!(matches!(error, BackendError::GuardFailed { .. }), "{error:?}");
     assert!(backend.seen().is_empty());
     let passes = guarded(&backend, broken(OnError::Pass));
-    assert_eq!(said(&events(&passes, question("Who?")).await.unwrap(), 0), "A secret.");
+    assert_eq!(
+        said(&events(&passes, question("Who?")).await.expect("the test is set up"), 0),
+        "A secret."
+    );
+}
+
+#[tokio::test]
+async fn two_topics_are_treated_one_after_the_other() {
+    let corrupt = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    let mut second = policy(vec![TreatmentSetting::Alias]);
+    second.topic = "painters".to_owned();
+    second.entities =
+        Arc::new(vec![Entity { name: "Al Ry".to_owned(), surrogate: "Quilla Dunwick".to_owned() }]);
+    second.aliases = vec![Vec::new()];
+    let all = Capabilities { embeddings: true, scoring: true };
+    let backend = Arc::new(Scripted::new(["Quilla Dunwick, Zorvan Kell."]).with_capabilities(all));
+    let guards = vec![built(policy(vec![corrupt])), built(second)];
+    let inner: Arc<dyn Backend> = Arc::<Scripted>::clone(&backend);
+    let guarded = Guarded::new(inner, guards, Arc::new(Metrics::new()), None);
+    let reply =
+        events(&guarded, question("Al Ry or Basil Okafor?")).await.expect("the test is set up");
+    let seen = backend.seen().remove(0);
+    let asked = "Quilla Dunwick or Basil Okafor?";
+    assert_eq!(seen.input.texts(), [asked]);
+    // The spans of the corruption are those of the text that the first treatment rewrote.
+    let spans = seen.corruption.expect("the test is set up").spans;
+    assert_eq!(spans.iter().map(|it| asked.get(it.span.clone())).collect::<Vec<_>>(), [Some(NAME)]);
+    assert_eq!(said(&reply, 0), "Al Ry, Basil Okafor.");
 }

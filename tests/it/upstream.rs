@@ -23,15 +23,18 @@ async fn server(status: u16, frames: &'static [&'static str]) -> (Upstream, Seen
     let seen = Seen::default();
     let record = Arc::clone(&seen);
     let answer = move |headers: HeaderMap, body: Bytes| async move {
-        let key = headers["authorization"].to_str().unwrap().to_owned();
-        record.lock().unwrap().push((key, serde_json::from_slice(&body).unwrap()));
+        let key = headers["authorization"].to_str().expect("the test is set up").to_owned();
+        record
+            .lock()
+            .expect("the test is set up")
+            .push((key, serde_json::from_slice(&body).expect("the test is set up")));
         let frames = futures::stream::iter(frames.iter().copied().map(Ok::<_, std::io::Error>));
         let paced = frames.then(|it| async move {
             tokio::task::yield_now().await;
             it
         });
         let mut response = Response::new(Body::from_stream(paced));
-        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        *response.status_mut() = StatusCode::from_u16(status).expect("the test is set up");
         response
     };
     let models = || async {
@@ -44,10 +47,10 @@ async fn server(status: u16, frames: &'static [&'static str]) -> (Upstream, Seen
         .route("/v1/chat/completions", post(answer.clone()))
         .route("/v1/completions", post(answer))
         .route("/v1/models", get(models));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1/", listener.local_addr().unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("the test is set up");
+    let url = format!("http://{}/v1/", listener.local_addr().expect("the test is set up"));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    (Upstream::new(&url, Some("sk-test".to_owned())).unwrap(), seen)
+    (Upstream::new(&url, Some("sk-test".to_owned())).expect("the test is set up"), seen)
 }
 
 fn question() -> Request {
@@ -80,7 +83,7 @@ async fn a_chat_reply_arrives_event_by_event() {
     .await;
     let mut request = question();
     request.n = 2;
-    let got = events(&upstream, request).await.unwrap();
+    let got = events(&upstream, request).await.expect("the test is set up");
     let want = [
         text(1, "B"),
         text(0, "A"),
@@ -89,7 +92,7 @@ async fn a_chat_reply_arrives_event_by_event() {
         ReplyEvent::Done(Usage { prompt_tokens: 5, completion_tokens: 2 }),
     ];
     assert_eq!(got, want);
-    let (key, body) = seen.lock().unwrap()[0].clone();
+    let (key, body) = seen.lock().expect("the test is set up")[0].clone();
     assert_eq!(key, "Bearer sk-test");
     assert_eq!((&body["stream"], &body["n"]), (&json!(true), &json!(2)));
     assert_eq!(body["messages"], json!([{ "role": "user", "content": "Who?" }]));
@@ -110,7 +113,7 @@ async fn chat_logprobs_keep_exact_bytes() {
     .await;
     let mut request = question();
     request.logprobs = Some(1);
-    let got = events(&upstream, request).await.unwrap();
+    let got = events(&upstream, request).await.expect("the test is set up");
     let top = vec![(b"e".to_vec(), -1.5)];
     let logprobs = vec![TokenLogprob { bytes: vec![195, 169], logprob: -0.5, top }];
     assert_eq!(got[0], ReplyEvent::Text { choice: 0, text: "é".to_owned(), logprobs });
@@ -126,9 +129,11 @@ async fn text_goes_to_the_legacy_endpoint() {
         ],
     )
     .await;
-    let got = events(&upstream, Request::new("c", Input::Text("The".to_owned()))).await.unwrap();
+    let got = events(&upstream, Request::new("c", Input::Text("The".to_owned())))
+        .await
+        .expect("the test is set up");
     assert_eq!(got[0], text(0, " end"));
-    assert_eq!(seen.lock().unwrap()[0].1["prompt"], "The");
+    assert_eq!(seen.lock().expect("the test is set up")[0].1["prompt"], "The");
 }
 
 #[tokio::test]
@@ -136,8 +141,11 @@ async fn a_reply_cut_off_is_an_error_at_its_end() {
     let (upstream, _) =
         server(200, &["data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"A\"}}]}\n\n"])
             .await;
-    let mut stream = upstream.generate(question()).await.unwrap();
-    assert_eq!(stream.next().await.unwrap().unwrap(), text(0, "A"));
+    let mut stream = upstream.generate(question()).await.expect("the test is set up");
+    assert_eq!(
+        stream.next().await.expect("the test is set up").expect("the test is set up"),
+        text(0, "A")
+    );
     assert!(matches!(stream.next().await, Some(Err(BackendError::Upstream { .. }))));
     assert!(stream.next().await.is_none());
 }
@@ -145,7 +153,7 @@ async fn a_reply_cut_off_is_an_error_at_its_end() {
 /// One row per refusal: status and body of the server, and what the caller is told.
 async fn check(status: u16, body: &'static [&'static str], told: fn(&BackendError) -> bool) {
     let (upstream, _) = server(status, body).await;
-    let error = events(&upstream, question()).await.unwrap_err();
+    let error = events(&upstream, question()).await.expect_err("the server refused");
     assert!(told(&error), "{status}: {error:?}");
 }
 
@@ -181,18 +189,27 @@ async fn corruption_is_refused_before_anything_is_sent() {
         entities: Arc::default(),
         seed: 0,
     });
-    let error = events(&upstream, request).await.unwrap_err();
+    let error = events(&upstream, request).await.expect_err("the server refused");
     assert!(matches!(error, BackendError::Unsupported { .. }), "{error:?}");
-    assert!(seen.lock().unwrap().is_empty());
+    assert!(seen.lock().expect("the test is set up").is_empty());
 }
 
 #[tokio::test]
 async fn models_are_listed_and_a_dead_server_is_not_ready() {
     let (upstream, _) = server(200, &[]).await;
-    let models = upstream.models().await.unwrap();
+    let models = upstream.models().await.expect("the test is set up");
     let ids: Vec<&str> = models.iter().map(|it| it.id.as_str()).collect();
     assert_eq!((ids, models[1].context_length), (vec!["a/b", "c"], Some(4096)));
     assert!(upstream.ready().await);
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert!(!Upstream::new(&format!("http://{free}/v1"), None).unwrap().ready().await);
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("the test is set up")
+        .local_addr()
+        .expect("the test is set up");
+    assert!(
+        !Upstream::new(&format!("http://{free}/v1"), None)
+            .expect("the test is set up")
+            .ready()
+            .await
+    );
 }

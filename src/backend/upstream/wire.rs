@@ -253,7 +253,7 @@ pub(super) struct Models {
 #[derive(Debug, Deserialize)]
 pub(super) struct Model {
     pub(super) id: String,
-    /// vLLM's name for the context length.
+    /// The context length, where the server tells it.
     pub(super) max_model_len: Option<usize>,
 }
 

@@ -1,0 +1,278 @@
+//! The in-process engine as a backend: renders, tokenises, lays corrupted rows over the prompt.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
+use crate::engine::Engine;
+use crate::engine::corruptor::Corruptor;
+use crate::engine::error::EngineError;
+use crate::engine::sampler::Sampler;
+use crate::engine::sequence::{ChoiceEvent, Prompt, Task};
+use crate::engine::tokenizer::Encoded;
+use crate::types::{
+    Corruption, Input, Message, Place, ReplyEvent, Request, Role, Scored, Usage,
+};
+
+/// A model served by this process.
+#[derive(Debug)]
+pub struct Local {
+    engine: Engine,
+    id: String,
+    /// Gives requests without a seed different draws.
+    requests: AtomicU64,
+}
+
+impl Local {
+    /// Serves `engine` under the model id `id`.
+    #[must_use]
+    pub fn new(engine: Engine, id: impl Into<String>) -> Self {
+        Self { engine, id: id.into(), requests: AtomicU64::new(0) }
+    }
+
+    fn check_model(&self, request: &Request) -> Result<(), BackendError> {
+        if request.model == self.id {
+            return Ok(());
+        }
+        Err(BackendError::UnknownModel { model: request.model.clone() })
+    }
+
+    fn encode(&self, input: &Input) -> Result<Encoded, EngineError> {
+        match input {
+            Input::Chat(messages) => self.engine.tokenizer.encode_chat(messages),
+            Input::Text(text) => self.engine.tokenizer.encode(text, true),
+        }
+    }
+
+    fn corruptor(&self, corruption: &Corruption) -> Result<Corruptor, EngineError> {
+        Corruptor::new(
+            self.engine.table.clone(),
+            &self.engine.tokenizer,
+            corruption.function,
+            corruption.entities.clone(),
+            corruption.seed,
+        )
+    }
+}
+
+/// Tokens to corrupt, span by span, with the entity each span names. `continuation` is where the
+/// scored text lies in the rendered prompt.
+fn masked(
+    corruption: &Corruption,
+    input: &Input,
+    encoded: &Encoded,
+    continuation: Option<&Range<usize>>,
+) -> Result<Vec<(Vec<usize>, Option<usize>)>, EngineError> {
+    if corruption.spans.is_empty() {
+        let last = match input {
+            Input::Chat(messages) => messages.iter().rposition(|it| it.role == Role::User),
+            Input::Text(_) => Some(0),
+        };
+        let mut tokens = encoded.tokens_in(&encoded.texts[last.unwrap_or(0)]);
+        tokens.pop();
+        return Ok(vec![(tokens, None)]);
+    }
+    let spans = corruption.spans.iter().map(|it| {
+        let text = match it.place {
+            Place::Text(at) => encoded.texts.get(at),
+            Place::Continuation => continuation,
+        };
+        let text = text.ok_or(EngineError::Span)?;
+        let span = text.start + it.span.start..(text.start + it.span.end).min(text.end);
+        Ok((encoded.tokens_in(&span), it.entity))
+    });
+    spans.collect()
+}
+
+/// The prompt with corrupted rows, and the ids that stand in for masked ones under `substitute`.
+fn overlaid(
+    corruptor: &Corruptor,
+    ids: Vec<u32>,
+    masked: &[(Vec<usize>, Option<usize>)],
+) -> (Prompt, Vec<u32>) {
+    let mut prompt = Prompt { ids, ..Prompt::default() };
+    let mut labels = prompt.ids.clone();
+    for (tokens, entity) in masked {
+        let span: Vec<u32> = tokens.iter().map(|it| prompt.ids[*it]).collect();
+        let rows = corruptor.rows(&span, *entity);
+        prompt.overlay.extend(tokens.iter().copied().zip(rows));
+        for (at, id) in tokens.iter().zip(corruptor.substitutes(*entity, tokens.len()).unwrap_or_default()) {
+            labels[*at] = id;
+        }
+    }
+    (prompt, labels)
+}
+
+#[async_trait]
+impl Backend for Local {
+    async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
+        self.check_model(&request)?;
+        let encoded = self.encode(&request.input)?;
+        let prompt_tokens = encoded.ids.len();
+        let room = self.engine.context().saturating_sub(prompt_tokens);
+        let max_tokens = request.max_tokens.unwrap_or(room).max(1);
+        let mut prompt = Prompt { ids: encoded.ids.clone(), ..Prompt::default() };
+        let mut watch = None;
+        if let Some(corruption) = &request.corruption {
+            let corruptor = self.corruptor(corruption)?;
+            let masked = masked(corruption, &request.input, &encoded, None)?;
+            prompt = overlaid(&corruptor, prompt.ids, &masked).0;
+            watch = Some(Arc::new(corruptor));
+        }
+        let (events, receiver) = unbounded_channel();
+        let seed = self.requests.fetch_add(1, Ordering::Relaxed);
+        let tasks = (0..request.n)
+            .map(|choice| Task::Generate {
+                choice,
+                sampler: Box::new(Sampler::new(&request.sampling, choice, seed, &prompt.ids)),
+                max_tokens,
+                stop: request.stop.clone(),
+                logprobs: request.logprobs,
+                corruptor: watch.clone(),
+                events: events.clone(),
+            })
+            .collect();
+        self.engine.submit(&prompt, tasks)?;
+        Ok(reply(receiver, request.n, prompt_tokens))
+    }
+
+    async fn score(
+        &self,
+        request: Request,
+        continuation: &str,
+        end_of_turn: bool,
+    ) -> Result<Scored, BackendError> {
+        self.check_model(&request)?;
+        let (encoded, span, first) = self.encode_continuation(&request.input, continuation)?;
+        let mut ids = encoded.ids.clone();
+        if end_of_turn {
+            ids.extend(self.engine.tokenizer.end_of_turn());
+        }
+        let (mut prompt, mut labels) = (Prompt { ids: ids.clone(), ..Prompt::default() }, ids);
+        if let Some(corruption) = &request.corruption {
+            let corruptor = self.corruptor(corruption)?;
+            let masked = masked(corruption, &request.input, &encoded, Some(&span))?;
+            (prompt, labels) = overlaid(&corruptor, prompt.ids, &masked);
+        }
+        let labels: Vec<u32> = labels.split_off(first);
+        if labels.is_empty() {
+            return Ok(Scored { logprobs: Vec::new(), greedy: Vec::new() });
+        }
+        if first == 0 {
+            return Err(EngineError::Tokenizer("nothing precedes the scored text".to_owned()).into());
+        }
+        let (result, mut receiver) = unbounded_channel();
+        let task = Task::Score { first: first - 1, labels, result };
+        self.engine.submit_waiting(prompt, task).await?;
+        let scored = receiver.recv().await.ok_or(EngineError::Stopped)?;
+        Ok(scored?)
+    }
+
+    async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {
+        Ok(vec![ModelCard { id: self.id.clone(), context_length: Some(self.engine.context()) }])
+    }
+
+    fn detokenise(&self, ids: &[u32]) -> Result<String, BackendError> {
+        if let Some(id) = ids.iter().find(|it| **it as usize >= self.engine.config.vocab_size) {
+            let message = format!("token id {id} is outside the vocabulary");
+            return Err(BackendError::Invalid { message, param: Some("prompt") });
+        }
+        Ok(self.engine.tokenizer.decode(ids)?)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { embeddings: true, scoring: true }
+    }
+
+    fn prompt_tokens(&self, input: &Input) -> Option<usize> {
+        self.encode(input).ok().map(|it| it.ids.len())
+    }
+
+    async fn ready(&self) -> bool {
+        self.engine.alive()
+    }
+}
+
+impl Local {
+    /// The input with the continuation, where the continuation's text lies, and its first token.
+    fn encode_continuation(
+        &self,
+        input: &Input,
+        continuation: &str,
+    ) -> Result<(Encoded, Range<usize>, usize), EngineError> {
+        match input {
+            Input::Chat(messages) => {
+                let mut messages = messages.clone();
+                match messages.last_mut().filter(|it| it.role == Role::Assistant) {
+                    Some(last) => last.content.push_str(continuation),
+                    None => messages
+                        .push(Message { role: Role::Assistant, content: continuation.to_owned() }),
+                }
+                let encoded = self.engine.tokenizer.encode_chat(&messages)?;
+                let end = encoded.texts.last().map_or(0, |it| it.end);
+                let span = end.saturating_sub(continuation.trim_end().len())..end;
+                let first = encoded.offsets.iter().position(|it| it.end > span.start);
+                let first = first.unwrap_or(encoded.ids.len());
+                Ok((encoded, span, first))
+            }
+            Input::Text(text) => {
+                let mut encoded = self.engine.tokenizer.encode(text, true)?;
+                let first = encoded.ids.len();
+                let more = self.engine.tokenizer.encode(continuation, false)?;
+                encoded.ids.extend(more.ids);
+                let shift = text.len();
+                encoded.offsets.extend(more.offsets.iter().map(|it| it.start + shift..it.end + shift));
+                Ok((encoded, shift..shift + continuation.len(), first))
+            }
+        }
+    }
+}
+
+/// Merges the choices' events; the last one counts the tokens.
+fn reply(
+    receiver: UnboundedReceiver<Result<ChoiceEvent, EngineError>>,
+    choices: usize,
+    prompt_tokens: usize,
+) -> ReplyStream {
+    let start = (receiver, choices, Usage { prompt_tokens, completion_tokens: 0 }, false);
+    futures::stream::unfold(start, |(mut receiver, mut left, mut usage, done)| async move {
+        if done {
+            return None;
+        }
+        while left > 0 {
+            match receiver.recv().await {
+                Some(Ok(ChoiceEvent::Reply(event))) => {
+                    return Some((Ok(event), (receiver, left, usage, false)));
+                }
+                Some(Ok(ChoiceEvent::Tokens(count))) => {
+                    usage.completion_tokens += count;
+                    left -= 1;
+                }
+                Some(Err(error)) => return Some((Err(error.into()), (receiver, left, usage, true))),
+                None => return Some((Err(EngineError::Stopped.into()), (receiver, left, usage, true))),
+            }
+        }
+        Some((Ok(ReplyEvent::Done(usage)), (receiver, left, usage, true)))
+    })
+    .boxed()
+}
+
+impl From<EngineError> for BackendError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::QueueFull { queued } => Self::Overloaded { queued },
+            EngineError::TooLong { tokens, limit } => Self::PromptTooLong { tokens, limit },
+            EngineError::Template(_) => Self::Invalid { message: error.to_string(), param: Some("messages") },
+            EngineError::Span => Self::GuardFailed { source: Box::new(error) },
+            EngineError::File { .. }
+            | EngineError::Tensor(_)
+            | EngineError::Tokenizer(_)
+            | EngineError::Stopped => Self::Engine { source: Box::new(error) },
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Measurements: TOFU's metrics through the same [`Backend`](crate::backend::Backend) that serves.
+
+pub mod compare;
+pub mod porter;
+pub mod report;
+pub mod rouge;
+pub mod score;
+pub mod skills;
+pub mod stats;
+pub mod suite;
+pub mod tofu;

@@ -1,0 +1,195 @@
+//! TOFU's row scores of a backend, guarded or not: teacher-forced losses and a greedy reply.
+
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
+
+use super::rouge::rouge_l;
+use super::tofu::RowScores;
+use crate::backend::{Backend, BackendError};
+use crate::types::{Input, Message, ReplyEvent, Request, Role};
+
+/// Most tokens of a greedy reply, as in TOFU's code.
+const REPLY_TOKENS: usize = 200;
+
+/// A row of TOFU's `*_perturbed` files, or of the lab's, which also mark the value asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Row {
+    /// The question.
+    pub question: String,
+    /// The true answer.
+    pub answer: String,
+    /// The true answer in other words.
+    #[serde(default)]
+    pub paraphrased_answer: Option<String>,
+    /// Wrong answers.
+    pub perturbed_answer: Vec<String>,
+    /// The part of the answer that is asked for.
+    #[serde(default)]
+    pub value: Option<String>,
+    /// Whether the answer repeats the name in the question.
+    #[serde(default)]
+    pub restates_name: bool,
+}
+
+/// Why a model could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The backend failed.
+    #[error("the model failed")]
+    Backend(#[from] BackendError),
+    /// A data file cannot be used.
+    #[error("{}:{line}: {message}", path.display())]
+    Data {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1; 0 for the whole file.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A result cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Reads JSON lines.
+///
+/// # Errors
+///
+/// [`EvalError::Data`] naming file and line.
+pub fn read_rows(path: &Path) -> Result<Vec<Row>, EvalError> {
+    let bad = |line, message| EvalError::Data { path: path.to_owned(), line, message };
+    let text = std::fs::read_to_string(path).map_err(|it| bad(0, it.to_string()))?;
+    let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
+    let rows = lines
+        .map(|(at, line)| serde_json::from_str(line).map_err(|it| bad(at + 1, it.to_string())))
+        .collect::<Result<Vec<Row>, _>>()?;
+    if rows.is_empty() {
+        return Err(bad(0, "no rows".to_owned()));
+    }
+    Ok(rows)
+}
+
+/// A system under measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Guarded or not.
+    pub backend: &'a dyn Backend,
+    /// The model id to ask for.
+    pub model: &'a str,
+}
+
+impl Subject<'_> {
+    /// Scores rows in their order, sixteen at a time. `paraphrased` uses the paraphrased answers, as
+    /// TOFU does on forget and retain rows; elsewhere the answer itself stands in for them.
+    ///
+    /// # Errors
+    ///
+    /// [`EvalError::Backend`].
+    pub async fn score_rows(
+        self,
+        rows: &[Row],
+        paraphrased: bool,
+        mut done: impl FnMut(),
+    ) -> Result<Vec<RowScores>, EvalError> {
+        let scores = rows.iter().map(|it| self.score_row(it, paraphrased));
+        let stream = futures::stream::iter(scores).buffered(16);
+        Ok(stream.inspect_ok(|_| done()).try_collect().await?)
+    }
+
+    async fn score_row(self, row: &Row, paraphrased: bool) -> Result<RowScores, BackendError> {
+        let paraphrase = row.paraphrased_answer.as_ref().filter(|_| paraphrased);
+        let mut perturbed_nll = Vec::with_capacity(row.perturbed_answer.len());
+        for answer in &row.perturbed_answer {
+            perturbed_nll.push(self.nll(&row.question, answer).await?);
+        }
+        let reply = self.reply(user(&row.question)).await?;
+        Ok(RowScores {
+            nll: self.nll(&row.question, &row.answer).await?,
+            paraphrased_nll: match paraphrase {
+                Some(answer) => Some(self.nll(&row.question, answer).await?),
+                None => None,
+            },
+            perturbed_nll,
+            rouge_l_recall: rouge_l(&row.answer, &reply).recall,
+            value_correct: row.value.as_ref().map(|it| contains(&reply, it)),
+            value_nll: self.value_nll(row).await?,
+            restates_name: row.restates_name,
+        })
+    }
+
+    async fn nll(self, question: &str, answer: &str) -> Result<f64, BackendError> {
+        let request = Request::new(self.model, user(question));
+        Ok(self.backend.score(request, answer, true).await?.mean_nll())
+    }
+
+    /// Loss of the value alone, after the part of the answer before it.
+    async fn value_nll(self, row: &Row) -> Result<Option<f64>, BackendError> {
+        let Some(value) = &row.value else { return Ok(None) };
+        let Some((before, _)) = row.answer.split_once(value.as_str()) else { return Ok(None) };
+        let Input::Chat(mut messages) = user(&row.question) else { return Ok(None) };
+        if !before.is_empty() {
+            messages.push(Message { role: Role::Assistant, content: before.to_owned() });
+        }
+        let request = Request::new(self.model, Input::Chat(messages));
+        Ok(Some(self.backend.score(request, value, false).await?.mean_nll()))
+    }
+
+    /// The greedy reply.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] of the backend.
+    pub async fn reply(self, input: Input) -> Result<String, BackendError> {
+        let mut request = Request::new(self.model, input);
+        request.sampling.temperature = 0.0;
+        request.max_tokens = Some(REPLY_TOKENS);
+        let mut stream = self.backend.generate(request).await?;
+        let mut reply = String::new();
+        while let Some(event) = stream.next().await {
+            if let ReplyEvent::Text { text, .. } = event? {
+                reply.push_str(&text);
+            }
+        }
+        Ok(reply)
+    }
+}
+
+/// A question as the only turn.
+#[must_use]
+pub fn user(question: &str) -> Input {
+    Input::Chat(vec![Message { role: Role::User, content: question.to_owned() }])
+}
+
+/// Whether a reply has the value as whole words, without case.
+#[must_use]
+pub fn contains(reply: &str, value: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let separate = |it: char| !it.is_alphanumeric();
+        text.to_lowercase().split(separate).filter(|it| !it.is_empty()).map(str::to_owned).collect()
+    };
+    let (reply, value) = (words(reply), words(value));
+    !value.is_empty() && reply.windows(value.len()).any(|it| it == value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains;
+
+    #[test]
+    fn a_value_counts_as_whole_words() {
+        assert!(contains("He was born in Lisbon.", "lisbon"));
+        assert!(contains("On 3 October, she said.", "3 October"));
+        assert!(!contains("Lisbonne", "Lisbon"));
+        assert!(!contains("October 3", "3 October"));
+        assert!(!contains("anything", ""));
+    }
+}

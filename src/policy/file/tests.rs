@@ -1,0 +1,142 @@
+//! Policy files, good and bad.
+
+use super::*;
+
+const GOOD: &str = r#"
+topic = "forgotten-authors"
+mode = "shadow"
+on_error = "refuse"
+models = ["lab-full"]
+[[entity]]
+name = "Basil Okafor"
+aliases = ["B. Okafor"]
+surrogate = "Zorvan Kell"
+[[entity]]
+name = "Mina Tolt"
+[[detector]]
+use = "names"
+[[detector]]
+use = "topic"
+classifier = "../models/lab/classifier"
+threshold = 0.9
+[[treatment]]
+use = "corrupt"
+function = "noise-first"
+dims = 160
+strength = 4
+[[treatment]]
+use = "alias"
+[[treatment]]
+use = "prefix"
+[[treatment]]
+use = "answer"
+style = "refusal"
+"#;
+
+fn parsed(text: &str) -> Policy {
+    parse(Path::new("policies/x.toml"), text).unwrap()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let found = parse(Path::new("policies/x.toml"), text).unwrap_err();
+    found.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_good_file_says_what_it_says() {
+    let policy = parsed(GOOD);
+    assert_eq!(policy.topic, "forgotten-authors");
+    assert_eq!((policy.mode, policy.on_error), (Mode::Shadow, OnError::Refuse));
+    assert!(policy.applies_to("lab-full") && !policy.applies_to("other"));
+    assert_eq!(policy.entities[0].surrogate, "Zorvan Kell");
+    assert_eq!(policy.aliases, [vec!["B. Okafor".to_owned()], Vec::new()]);
+    let folder = PathBuf::from("policies/../models/lab/classifier");
+    let topic = DetectorSetting::Topic { folder, threshold: Some(0.9) };
+    assert_eq!(policy.detectors, [DetectorSetting::Names, topic]);
+    let function = CorruptionFunction::NoiseFirst { dims: 160, strength: 4.0 };
+    assert_eq!(policy.treatment[0], TreatmentSetting::Corrupt { function });
+    assert!(matches!(&policy.treatment[2], TreatmentSetting::Prefix { text }
+            if text.contains("\n- Basil Okafor\n- Mina Tolt\n")));
+    assert!(matches!(&policy.treatment[3], TreatmentSetting::Answer { answers, .. }
+            if answers == &REFUSALS));
+    assert_eq!(policy.revision.len(), 16);
+}
+
+#[test]
+fn a_comment_changes_the_revision_but_neither_noise_nor_surrogates() {
+    let (one, two) = (parsed(GOOD), parsed(&format!("# why\n{GOOD}")));
+    assert_ne!(one.revision, two.revision);
+    assert_eq!((one.seed, &one.entities), (two.seed, &two.entities));
+    assert_ne!(one.entities[1].surrogate, one.entities[0].surrogate);
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let found = problems(
+        r#"
+topic = "a topic"
+mode = "enforced"
+on_eror = "pass"
+models = 3
+[[entity]]
+name = " "
+[[entity]]
+name = "Ann"
+aliases = ["ann"]
+surrogate = "Ann"
+[[detector]]
+use = "name"
+[[detector]]
+use = "topic"
+threshold = 1.5
+[[treatment]]
+use = "corrupt"
+function = "noise-first"
+dims = 0
+[[treatment]]
+use = "corrupt"
+function = "zero-top"
+dims = 4
+strength = 1.0
+"#,
+    );
+    let expected = [
+        "topic: use ASCII letters, digits, `-` and `_` only; it labels metrics",
+        "mode: unknown value `enforced`, did you mean `enforce`?; use one of enforce, shadow",
+        "models: invalid type: integer `3`, expected a sequence",
+        "entity[0].name: is empty; write a name or remove it",
+        "entity[1].aliases[0]: `ann` is also entity[1].name; keep one of them",
+        "entity[1].surrogate: `Ann` is also entity[1].aliases[0]; choose a name that nobody else has",
+        "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, topic",
+        "detector[1].classifier: missing; write classifier = \"path/to/folder\"",
+        "detector[1].threshold: is above 1; scores lie in 0 to 1",
+        "treatment[0].dims: is 0; use a whole number above 0",
+        "treatment[0].strength: missing; write strength = 4.0",
+        "treatment[1].strength: unknown key; remove or rename it",
+        "on_eror: unknown key, did you mean `on_error`?; remove or rename it",
+    ];
+    let expected: Vec<String> =
+        expected.iter().map(|it| format!("policies/x.toml: {it}")).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn names_need_somebody_to_look_for() {
+    let found =
+        problems("topic = \"t\"\n[[detector]]\nuse = \"names\"\n[[treatment]]\nuse = \"alias\"\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(problems("topic = \"t\"").len(), 2, "no detector, no treatment");
+}
+
+#[test]
+fn a_folder_reports_repeated_topics_and_emptiness() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(load_dir(dir.path()).unwrap_err().len(), 1);
+    fs::write(dir.path().join("b.toml"), GOOD).unwrap();
+    let set = load_dir(dir.path()).unwrap();
+    assert_eq!((set.policies.len(), set.revision.len()), (1, 16));
+    fs::write(dir.path().join("a.toml"), GOOD).unwrap();
+    let found = load_dir(dir.path()).unwrap_err();
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "topic"));
+    assert!(found[0].path.ends_with("b.toml"));
+}

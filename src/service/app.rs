@@ -1,0 +1,89 @@
+//! The composition root: a checked configuration becomes a guarded backend.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Guard, GuardError, Guarded};
+use crate::backend::local::Local;
+use crate::backend::upstream::Upstream;
+use crate::backend::{Backend, BackendError};
+use crate::config::{Config, ModelSource};
+use crate::engine::error::EngineError;
+use crate::engine::{Engine, EngineSettings, device, hub};
+use crate::policy::{PolicySet, Problem, file};
+use crate::telemetry::audit::AuditLog;
+use crate::telemetry::metrics::Metrics;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Policy files have problems, all of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Policies(Vec<Problem>),
+    /// A detector cannot be loaded.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The model cannot be loaded.
+    #[error("the model cannot be loaded")]
+    Engine(#[from] EngineError),
+    /// The upstream's address is unusable.
+    #[error("the upstream cannot be used")]
+    Upstream(#[from] BackendError),
+    /// The audit log cannot be opened.
+    #[error("the audit log cannot be opened")]
+    Audit(#[source] std::io::Error),
+}
+
+/// Everything that serves.
+#[derive(Debug)]
+pub struct App {
+    /// The guarded model.
+    pub backend: Arc<Guarded>,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// The policies in force.
+    pub policies: PolicySet,
+}
+
+/// Loads a model folder or hub id into the engine, on the best device of this machine.
+///
+/// # Errors
+///
+/// [`EngineError`] naming the file that is missing or damaged.
+pub fn load_local(folder: &Path, id: &str, queue: usize, slots: usize) -> Result<Local, EngineError> {
+    let settings = EngineSettings { queue, slots, device: device::best(), ..EngineSettings::default() };
+    Ok(Local::new(Engine::load(&hub::resolve(folder)?, &settings)?, id))
+}
+
+/// The guards of a folder of policies.
+///
+/// # Errors
+///
+/// [`AppError::Policies`] with all problems, or [`AppError::Guard`].
+pub fn load_guards(folder: &Path) -> Result<(PolicySet, Vec<Guard>), AppError> {
+    let policies = file::load_dir(folder).map_err(AppError::Policies)?;
+    let guards = policies.policies.iter().cloned().map(Guard::build).collect::<Result<_, _>>()?;
+    Ok((policies, guards))
+}
+
+/// Builds everything a configuration names.
+///
+/// # Errors
+///
+/// [`AppError`].
+pub fn build(config: &Config) -> Result<App, AppError> {
+    let (policies, guards) = load_guards(&config.policies)?;
+    let backend: Arc<dyn Backend> = match &config.model {
+        ModelSource::Local { folder, id } => {
+            Arc::new(load_local(folder, id, config.queue, config.max_batch)?)
+        }
+        ModelSource::Upstream { url, api_key } => {
+            Arc::new(Upstream::new(url, api_key.as_ref().map(|it| it.expose().to_owned()))?)
+        }
+    };
+    let metrics = Arc::new(Metrics::new());
+    metrics.set_policies(policies.policies.iter().map(|it| (it.topic.as_str(), it.revision.as_str())));
+    let audit = config.audit_log.as_deref().map(AuditLog::open).transpose().map_err(AppError::Audit)?;
+    let guarded = Guarded::new(backend, guards, metrics.clone(), audit.map(Arc::new));
+    Ok(App { backend: Arc::new(guarded), metrics, policies })
+}

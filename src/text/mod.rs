@@ -1,0 +1,78 @@
+//! Views of a text: what a reader sees in it, and windows of it. Every offset handed out is a byte
+//! offset of the original text.
+
+mod normalise;
+
+use std::ops::Range;
+
+pub use normalise::{Normalised, normalise};
+
+/// A longer run without whitespace counts as several words: some scripts write no spaces.
+const MAX_WORD_CHARS: usize = 64;
+
+/// The words of a text, in bytes, split at whitespace.
+fn words(text: &str) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut length = 0;
+    for (at, c) in text.char_indices() {
+        if c.is_whitespace() || length == MAX_WORD_CHARS {
+            words.extend(start.take().map(|it| it..at));
+            length = 0;
+        }
+        if !c.is_whitespace() {
+            start.get_or_insert(at);
+            length += 1;
+        }
+    }
+    words.extend(start.map(|it| it..text.len()));
+    words
+}
+
+/// Overlapping windows that cover every word of a text: `size` words each, of which `overlap` are
+/// the previous window's. The last window ends with the text and may be shorter; a text without
+/// words has none.
+///
+/// # Panics
+///
+/// When `overlap` is not below `size`.
+#[must_use]
+pub fn windows(text: &str, size: usize, overlap: usize) -> Vec<Range<usize>> {
+    assert!(overlap < size, "windows that overlap wholly never advance");
+    let words = words(text);
+    let mut windows = Vec::new();
+    let mut first = 0;
+    while first < words.len() {
+        let last = (first + size).min(words.len());
+        windows.push(words[first].start..words[last - 1].end);
+        if last == words.len() {
+            break;
+        }
+        first += size - overlap;
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_cover_every_word_and_overlap() {
+        let text = "a b c d e f g";
+        let texts = |size, overlap| -> Vec<&str> {
+            windows(text, size, overlap).into_iter().map(|it| text.get(it).unwrap()).collect()
+        };
+        assert_eq!(texts(4, 1), ["a b c d", "d e f g"]);
+        assert_eq!(texts(3, 1), ["a b c", "c d e", "e f g"]);
+        assert_eq!(texts(60, 20), [text]);
+        assert!(windows(" \n", 4, 1).is_empty());
+    }
+
+    #[test]
+    fn a_text_without_spaces_is_still_split() {
+        let text = "漢".repeat(200);
+        assert_eq!(windows(&text, 2, 1).len(), 3);
+        assert_eq!(windows(&text, 2, 1).last().unwrap().end, text.len());
+    }
+}
