@@ -7,9 +7,16 @@ pub mod config;
 pub mod policy;
 pub mod telemetry;
 
+pub mod embed;
 pub mod engine;
+pub mod text;
 
 pub mod backend;
+pub mod detect;
+pub mod treat;
+pub mod window;
+
+pub mod service;
 
 pub mod http;
 

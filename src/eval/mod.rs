@@ -1,6 +1,7 @@
 //! Measurements: TOFU's metrics through the same [`Backend`](crate::backend::Backend) that serves.
 
 pub mod compare;
+pub mod corruption;
 pub mod porter;
 pub mod report;
 pub mod rouge;

@@ -11,8 +11,8 @@ use crate::config::{Config, ModelSource};
 use crate::engine::error::EngineError;
 use crate::engine::{Engine, EngineSettings, device, hub};
 use crate::policy::{PolicySet, Problem, file};
-use crate::telemetry::audit::AuditLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::AuditLog;
+use crate::telemetry::Metrics;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]

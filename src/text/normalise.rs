@@ -91,10 +91,9 @@ pub fn normalise(text: &str) -> Normalised {
             out.push(' ', from, to);
         } else if is_accent(c) {
             out.extend_last(to);
-        } else if is_invisible(c) {
         } else if let Some(plain) = punctuation(c) {
             out.push(plain, from, to);
-        } else {
+        } else if !is_invisible(c) {
             decompose_compatible(c, |part| push_part(&mut out, part, from, to));
         }
     }

@@ -1,6 +1,7 @@
 //! Training: the loop, the optimiser, losses, and what is made with them.
 
 pub mod adamw;
+pub mod classifier;
 pub mod fit;
 pub mod loss;
 pub mod pretrain;

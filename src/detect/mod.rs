@@ -1,0 +1,53 @@
+//! What a text says about a topic.
+//!
+//! A [`Detector`] turns a text into [`Evidence`] and never decides: a policy does. That keeps each
+//! of them a function from text to numbers, which one evaluation can measure at any threshold.
+
+mod names;
+mod topic;
+
+use std::fmt::Debug;
+
+pub use names::Names;
+pub use topic::Topic;
+
+use crate::embed::EmbedError;
+use crate::types::{Evidence, Place};
+
+/// The detectors that a policy can name, and what each of them is.
+pub const NAMES: &[(&str, &str)] = &[
+    ("names", "names of the topic's entities, whole words, read through disguises of letters"),
+    ("topic", "a calibrated classifier of questions about the topic"),
+];
+
+/// Looks for one topic in one text.
+pub trait Detector: Debug + Send + Sync {
+    /// Its name in [`NAMES`].
+    fn name(&self) -> &'static str;
+
+    /// What it saw in `text`, which lies at `place`. Reads all of it, however long.
+    ///
+    /// # Errors
+    ///
+    /// [`DetectorError`] when it cannot say; the caller must not take that for innocence.
+    fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError>;
+}
+
+/// Why a detector cannot be built or cannot say.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectorError {
+    /// A name is empty once normalised, and would match everywhere.
+    #[error("name {name:?} of entity {entity} has no letters or digits")]
+    EmptyName {
+        /// Index of the entity.
+        entity: usize,
+        /// The name as given.
+        name: String,
+    },
+    /// The names are too many for one automaton.
+    #[error("cannot search for the names")]
+    Search(#[from] aho_corasick::BuildError),
+    /// The classifier is broken or its encoder failed.
+    #[error("topic classifier failed")]
+    Classifier(#[from] EmbedError),
+}

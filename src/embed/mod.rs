@@ -1,0 +1,98 @@
+//! Texts as vectors, and a linear verdict on them.
+//!
+//! [`Hashed`] needs no file and serves by default; [`Onnx`] runs a sentence encoder. A classifier
+//! folder names the encoder that it was trained with and refuses any other.
+
+mod hashed;
+mod head;
+mod manifest;
+mod onnx;
+mod scorer;
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub use hashed::{DIM as HASHED_DIM, Hashed, VERSION as HASHED_VERSION};
+pub use head::{Head, sigmoid};
+pub use manifest::{Calibration, EncoderSpec, FORMAT, HEAD_FILE, LABELS, MANIFEST_FILE, Manifest};
+pub use onnx::{MAX_TOKENS, Onnx, OnnxOptions};
+pub use scorer::{AnyEncoder, Scorer, WINDOW_OVERLAP, WINDOW_WORDS};
+
+/// Turns texts into vectors of one length.
+pub trait Encoder: Debug + Send + Sync {
+    /// Length of a vector.
+    fn dim(&self) -> usize;
+
+    /// One vector of norm 1 per text, `[texts, dim]` row after row. A text without features gives
+    /// zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedError::TooLong`] when a text does not fit (the caller makes windows), and the
+    /// runtime's failures.
+    fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, EmbedError>;
+
+    /// What a classifier must have been trained with to be used with this encoder.
+    fn identity(&self) -> String;
+}
+
+/// Why there is no vector or no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file says something that does not fit the rest.
+    #[error("`{}`: `{key}`: {message}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Which key of it.
+        key: &'static str,
+        /// What is wrong, with both values.
+        message: String,
+    },
+    /// A text is longer than the encoder reads; nothing was cut.
+    #[error("text has {tokens} tokens, the encoder takes {limit}")]
+    TooLong {
+        /// Tokens in the text.
+        tokens: usize,
+        /// Most tokens.
+        limit: usize,
+    },
+    /// No ONNX Runtime was found or it does not load.
+    #[error("no usable ONNX Runtime at `{}`: {message}", path.display())]
+    NoRuntime {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+    },
+    /// The runtime or the tokenizer failed.
+    #[error("encoder failed while it {doing}: {message}")]
+    Runtime {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Reads a file, naming it when that fails.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
+    std::fs::read(path).map_err(|source| EmbedError::File { path: path.to_owned(), source })
+}
+
+/// SHA-256 in lower-case hexadecimal.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|it| format!("{it:02x}")).collect()
+}

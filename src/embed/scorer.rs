@@ -1,0 +1,113 @@
+//! Encoder and head together, on texts of any length.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::{
+    EmbedError, Encoder, EncoderSpec, Hashed, Head, MANIFEST_FILE, Manifest, Onnx, OnnxOptions,
+};
+use crate::text::windows;
+
+/// Words in a window.
+pub const WINDOW_WORDS: usize = 60;
+/// Words that a window shares with the one before it.
+pub const WINDOW_OVERLAP: usize = 20;
+
+/// The encoders there are.
+#[derive(Debug)]
+pub enum AnyEncoder {
+    /// Hashed n-grams, scored without a dense vector.
+    Hashed(Hashed),
+    /// A sentence encoder.
+    Onnx(Onnx),
+}
+
+impl AnyEncoder {
+    /// The encoder as a trait object.
+    #[must_use]
+    pub fn as_encoder(&self) -> &dyn Encoder {
+        match self {
+            Self::Hashed(it) => it,
+            Self::Onnx(it) => it,
+        }
+    }
+}
+
+/// Scores the most suspicious window of a text.
+#[derive(Debug)]
+pub struct Scorer {
+    /// Makes the vectors.
+    pub encoder: AnyEncoder,
+    /// Judges them.
+    pub head: Head,
+}
+
+impl Scorer {
+    /// The scorer of a classifier folder.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedError`] when the folder does not hold together, or the encoder is not the one that
+    /// the classifier was trained with.
+    pub fn load(dir: &Path, options: &OnnxOptions) -> Result<(Manifest, Self), EmbedError> {
+        let (manifest, head) = Manifest::load(dir)?;
+        let encoder = match &manifest.encoder {
+            EncoderSpec::Hashed { .. } => AnyEncoder::Hashed(Hashed),
+            EncoderSpec::Onnx { path, sha256 } => {
+                let onnx = Onnx::load(&dir.join(path), options)?;
+                let wrong = |key, message| {
+                    Err(EmbedError::Content { path: dir.join(MANIFEST_FILE), key, message })
+                };
+                if onnx.identity() != *sha256 {
+                    let message = format!("is {sha256}, the model has {}", onnx.identity());
+                    return wrong("encoder.sha256", message);
+                }
+                if onnx.dim() != head.weights.len() {
+                    let (dim, weights) = (onnx.dim(), head.weights.len());
+                    let message = format!("the model gives {dim} numbers, the head has {weights}");
+                    return wrong("encoder.path", message);
+                }
+                AnyEncoder::Onnx(onnx)
+            }
+        };
+        Ok((manifest, Self { encoder, head }))
+    }
+
+    /// The highest score of all windows and where it was; `None` for a text without words. No part
+    /// of a text goes unread.
+    ///
+    /// # Errors
+    ///
+    /// Those of the encoder.
+    pub fn score(&self, text: &str) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
+        let mut best: Option<(f32, Range<usize>)> = None;
+        let mut pending = windows(text, WINDOW_WORDS, WINDOW_OVERLAP);
+        pending.reverse();
+        while let Some(span) = pending.pop() {
+            let window = text.get(span.clone()).expect("windows end on character boundaries");
+            match self.score_window(window) {
+                Ok(score) if best.as_ref().is_none_or(|it| score > it.0) => {
+                    best = Some((score, span))
+                }
+                Ok(_) => {}
+                Err(EmbedError::TooLong { tokens, limit }) => {
+                    let middle = text.floor_char_boundary(span.start.midpoint(span.end));
+                    if middle == span.start {
+                        return Err(EmbedError::TooLong { tokens, limit });
+                    }
+                    pending.push(middle..span.end);
+                    pending.push(span.start..middle);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(best)
+    }
+
+    fn score_window(&self, window: &str) -> Result<f32, EmbedError> {
+        Ok(match &self.encoder {
+            AnyEncoder::Hashed(it) => self.head.score_sparse(&it.encode_sparse(window)),
+            AnyEncoder::Onnx(it) => self.head.score_dense(&it.encode(&[window])?),
+        })
+    }
+}
