@@ -90,7 +90,7 @@ impl Corruptor {
         if self.function != CorruptionFunction::Substitute {
             return None;
         }
-        let surrogate = self.surrogates.get(entity.unwrap_or(0)).filter(|it| !it.is_empty())?;
+        let surrogate = self.surrogates.get(entity?).filter(|it| !it.is_empty())?;
         Some((0..count).map(|it| surrogate[it * surrogate.len() / count]).collect())
     }
 
@@ -144,7 +144,7 @@ impl Corruptor {
                     row[dim] = -row[dim];
                 }
             }
-            // A topic without names has no surrogate: nothing of the row may stay.
+            // A span that is no name has no surrogate: nothing of the row may stay.
             CorruptionFunction::Substitute => row.fill(0.0),
         }
     }

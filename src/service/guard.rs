@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::record::Recorder;
-use crate::detect::names::Names;
-use crate::detect::topic::Topic;
+use crate::detect::Names;
+use crate::detect::Topic;
 use crate::detect::{Detector, DetectorError};
 use crate::policy::{DetectorSetting, Policy, TOPIC};
 use crate::types::{Evidence, Place};

@@ -19,7 +19,7 @@ use futures::StreamExt;
 
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
 use crate::telemetry::{AuditLog, Metrics};
-use crate::types::{Finish, ReplyEvent, Request, Scored, Usage};
+use crate::types::{Finish, Input, ReplyEvent, Request, Scored, Usage};
 use crate::window::Window;
 
 pub use guard::{Guard, GuardError};
@@ -69,10 +69,13 @@ impl Guarded {
 #[async_trait]
 impl Backend for Guarded {
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
-        let (n, most) = (request.n, request.max_tokens);
+        let (n, most, input) = (request.n, request.max_tokens, request.input.clone());
         match self.prepare(request, None).await? {
             Prepared::Reply { text, finish, prompt_bytes } => {
-                Ok(reply(&text, finish, Shape { n, most, prompt_bytes }))
+                // Without a tokenizer, four bytes a token.
+                let estimate = || prompt_bytes.div_ceil(4).max(1);
+                let prompt_tokens = self.inner.prompt_tokens(&input).unwrap_or_else(estimate);
+                Ok(reply(&text, finish, Shape { n, most, prompt_tokens }))
             }
             Prepared::Request { request, treated, patterns, topics, .. } => {
                 let stream = self.inner.generate(request).await?;
@@ -87,7 +90,8 @@ impl Backend for Guarded {
                         recorder.hits(&topics, hits);
                     }
                 };
-                Ok(watch(stream, window, done))
+                let own = if treated { self.inner.prompt_tokens(&input) } else { None };
+                Ok(watch(stream, window, own, done))
             }
         }
     }
@@ -119,22 +123,31 @@ impl Backend for Guarded {
         self.inner.capabilities()
     }
 
+    fn prompt_tokens(&self, input: &Input) -> Option<usize> {
+        self.inner.prompt_tokens(input)
+    }
+
     async fn ready(&self) -> bool {
         self.inner.ready().await
     }
 }
 
-/// Passes a reply through a window. After a failure nothing that was held back leaves.
+/// Passes a reply through a window. After a failure nothing that was held back leaves. Usage counts
+/// the client's `own` prompt, where that is known to differ from what was sent.
 fn watch(
     stream: ReplyStream,
     mut window: Window,
+    own: Option<usize>,
     done: impl Fn(usize) + Send + 'static,
 ) -> ReplyStream {
     stream
         .flat_map(move |item| {
             let events: Vec<Result<ReplyEvent, BackendError>> = match item {
-                Ok(event) => {
+                Ok(mut event) => {
                     let last = matches!(event, ReplyEvent::Done(_));
+                    if let (ReplyEvent::Done(usage), Some(own)) = (&mut event, own) {
+                        usage.prompt_tokens = own;
+                    }
                     let events = window.push(event).into_iter().map(Ok).collect();
                     if last {
                         done(window.hits());
@@ -153,11 +166,10 @@ fn watch(
 struct Shape {
     n: usize,
     most: Option<usize>,
-    prompt_bytes: usize,
+    prompt_tokens: usize,
 }
 
-/// A finished reply as a stream. Tokens are estimated, a word each in the reply and four bytes each
-/// in the prompt, so that neither usage nor a short `max_tokens` tells it from a model's.
+/// A finished reply as a stream. Its tokens are estimated, a word each, so that neither usage nor a short `max_tokens` tells it from a model's.
 fn reply(text: &str, finish: Finish, shape: Shape) -> ReplyStream {
     let words: Vec<&str> = text.split_inclusive(' ').collect();
     let (kept, finish) = match shape.most {
@@ -173,7 +185,7 @@ fn reply(text: &str, finish: Finish, shape: Shape) -> ReplyStream {
         events.push(ReplyEvent::Finished { choice, finish });
     }
     events.push(ReplyEvent::Done(Usage {
-        prompt_tokens: shape.prompt_bytes.div_ceil(4).max(1),
+        prompt_tokens: shape.prompt_tokens,
         completion_tokens: kept * shape.n,
     }));
     futures::stream::iter(events.into_iter().map(Ok)).boxed()

@@ -1,6 +1,6 @@
 //! HTTP's view of a request, written into the metrics.
 
-use crate::http::observer::{RequestObserver, RequestOutcome};
+use crate::http::{RequestObserver, RequestOutcome};
 use crate::telemetry::Metrics;
 
 impl RequestObserver for Metrics {

@@ -1,7 +1,7 @@
 //! Views of a text: what a reader sees in it, and windows of it. Every offset handed out is a byte
 //! offset of the original text.
 
-mod normalise;
+pub mod normalise;
 
 use std::ops::Range;
 

@@ -1,1 +1,6 @@
-#[test] fn a(){}
+//! One binary of integration tests.
+
+mod guarded;
+mod http;
+mod reference;
+mod upstream;
