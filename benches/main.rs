@@ -1,1 +1,54 @@
-fn main(){}
+//! Microbenchmarks: `cargo bench`. Record results under `runs/` with machine, commit and command, and
+//! quote ratios.
+
+use std::path::Path;
+
+use divan::{Bencher, black_box};
+use unlearn_proxy::detect::{Detector, Names, Topic};
+use unlearn_proxy::text::normalise;
+use unlearn_proxy::types::Place;
+
+/// About thirty tokens.
+const PROMPT: &str = "I read two novels last summer and liked both of them very much. Do you know in which \
+                      city the author Gemma Okafor was born, and when?";
+
+fn main() {
+    divan::main();
+}
+
+fn names() -> Names {
+    let entities = ["Viggo Blaszko", "Esme Zamora", "Ximena Gilmour", "Gemma Okafor"];
+    Names::new(&entities.map(|it| (it.to_owned(), Vec::new()))).expect("the names are usable")
+}
+
+fn topic() -> Topic {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/classifier");
+    Topic::load(&folder).expect("the bundled classifier loads")
+}
+
+#[divan::bench]
+fn names_verdict(bencher: Bencher<'_, '_>) {
+    let names = names();
+    bencher.bench(|| names.inspect(Place::Text(0), black_box(PROMPT)));
+}
+
+#[divan::bench]
+fn topic_verdict_hashed(bencher: Bencher<'_, '_>) {
+    let topic = topic();
+    bencher.bench(|| topic.inspect(Place::Text(0), black_box(PROMPT)));
+}
+
+#[divan::bench]
+fn both_verdicts(bencher: Bencher<'_, '_>) {
+    let (names, topic) = (names(), topic());
+    bencher.bench(|| {
+        let seen = names.inspect(Place::Text(0), black_box(PROMPT));
+        (seen, topic.inspect(Place::Text(0), black_box(PROMPT)))
+    });
+}
+
+#[divan::bench(args = [1, 16, 200])]
+fn normalise_kilobytes(bencher: Bencher<'_, '_>, kilobytes: usize) {
+    let text = "It was a bright cold day in April. ".repeat(kilobytes * 1024 / 35);
+    bencher.bench(|| normalise(black_box(&text)));
+}

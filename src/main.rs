@@ -16,11 +16,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An OpenAI-compatible proxy that makes a language model behave as if it had never learnt a topic.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   unlearn-proxy                                       serve models/lab/full under policies/
   unlearn-proxy --model ./my-llama --policies ./mine  serve your own model
   unlearn-proxy --upstream http://127.0.0.1:8000/v1   guard any OpenAI-compatible server
-  unlearn-proxy check                                 list all problems of configuration and policies")]
+  unlearn-proxy check                                 list all problems of configuration and policies"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -101,7 +104,12 @@ fn report(error: &anyhow::Error) {
 fn check(config: &Config) -> anyhow::Result<()> {
     let (policies, _) = app::load_guards(&config.policies)?;
     for policy in &policies.policies {
-        println!("{}: topic `{}`, revision {}: fine", policy.path.display(), policy.topic, policy.revision);
+        println!(
+            "{}: topic `{}`, revision {}: fine",
+            policy.path.display(),
+            policy.topic,
+            policy.revision
+        );
     }
     Ok(())
 }
@@ -152,13 +160,14 @@ fn serve(config: &Config) -> anyhow::Result<()> {
 
 /// Ctrl-C, or the signal that container runtimes send.
 async fn stopped() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!(%error, "cannot watch for SIGTERM");
-            return drop(tokio::signal::ctrl_c().await);
-        }
-    };
+    let mut terminate =
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(terminate) => terminate,
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch for SIGTERM");
+                return drop(tokio::signal::ctrl_c().await);
+            }
+        };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}

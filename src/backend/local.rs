@@ -15,9 +15,7 @@ use crate::engine::error::EngineError;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::{ChoiceEvent, Prompt, Task};
 use crate::engine::tokenizer::Encoded;
-use crate::types::{
-    Corruption, Input, Message, Place, ReplyEvent, Request, Role, Scored, Usage,
-};
+use crate::types::{Corruption, Input, Message, Place, ReplyEvent, Request, Role, Scored, Usage};
 
 /// A model served by this process.
 #[derive(Debug)]
@@ -101,7 +99,9 @@ fn overlaid(
         let span: Vec<u32> = tokens.iter().map(|it| prompt.ids[*it]).collect();
         let rows = corruptor.rows(&span, *entity);
         prompt.overlay.extend(tokens.iter().copied().zip(rows));
-        for (at, id) in tokens.iter().zip(corruptor.substitutes(*entity, tokens.len()).unwrap_or_default()) {
+        for (at, id) in
+            tokens.iter().zip(corruptor.substitutes(*entity, tokens.len()).unwrap_or_default())
+        {
             labels[*at] = id;
         }
     }
@@ -164,7 +164,9 @@ impl Backend for Local {
             return Ok(Scored { logprobs: Vec::new(), greedy: Vec::new() });
         }
         if first == 0 {
-            return Err(EngineError::Tokenizer("nothing precedes the scored text".to_owned()).into());
+            return Err(
+                EngineError::Tokenizer("nothing precedes the scored text".to_owned()).into()
+            );
         }
         let (result, mut receiver) = unbounded_channel();
         let task = Task::Score { first: first - 1, labels, result };
@@ -226,7 +228,9 @@ impl Local {
                 let more = self.engine.tokenizer.encode(continuation, false)?;
                 encoded.ids.extend(more.ids);
                 let shift = text.len();
-                encoded.offsets.extend(more.offsets.iter().map(|it| it.start + shift..it.end + shift));
+                encoded
+                    .offsets
+                    .extend(more.offsets.iter().map(|it| it.start + shift..it.end + shift));
                 Ok((encoded, shift..shift + continuation.len(), first))
             }
         }
@@ -253,8 +257,12 @@ fn reply(
                     usage.completion_tokens += count;
                     left -= 1;
                 }
-                Some(Err(error)) => return Some((Err(error.into()), (receiver, left, usage, true))),
-                None => return Some((Err(EngineError::Stopped.into()), (receiver, left, usage, true))),
+                Some(Err(error)) => {
+                    return Some((Err(error.into()), (receiver, left, usage, true)));
+                }
+                None => {
+                    return Some((Err(EngineError::Stopped.into()), (receiver, left, usage, true)));
+                }
             }
         }
         Some((Ok(ReplyEvent::Done(usage)), (receiver, left, usage, true)))
@@ -267,7 +275,9 @@ impl From<EngineError> for BackendError {
         match error {
             EngineError::QueueFull { queued } => Self::Overloaded { queued },
             EngineError::TooLong { tokens, limit } => Self::PromptTooLong { tokens, limit },
-            EngineError::Template(_) => Self::Invalid { message: error.to_string(), param: Some("messages") },
+            EngineError::Template(_) => {
+                Self::Invalid { message: error.to_string(), param: Some("messages") }
+            }
             EngineError::Span => Self::GuardFailed { source: Box::new(error) },
             EngineError::File { .. }
             | EngineError::Tensor(_)

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unlearn_proxy::backend::Backend;
 use unlearn_proxy::eval::compare::{Splits, System, compare};
+use unlearn_proxy::eval::corruption::{Search, search};
 use unlearn_proxy::eval::score::score;
 use unlearn_proxy::eval::skills;
 use unlearn_proxy::eval::suite::Subject;
@@ -16,7 +17,6 @@ use unlearn_proxy::policy::file;
 use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
 use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice};
-use unlearn_proxy::eval::corruption::{Search, search};
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
 
 #[global_allocator]
@@ -24,12 +24,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   proxy-train eval --out /tmp/eval                     the lab's table: unguarded, guarded, gold
   proxy-train classifier --forget f.jsonl --retain r.jsonl --topic mine --out models/mine
   proxy-train corruption                               search function and strength for the lab
   proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
-  proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json")]
+  proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,12 +41,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train a model that knows everything and models that never saw the forget set.
-    #[command(after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
-                      resumes where it was.\nExample: proxy-train pretrain --out /tmp/lab --seed 42")]
+    #[command(
+        after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
+                      resumes where it was.\nExample: proxy-train pretrain --out /tmp/lab --seed 42"
+    )]
     Pretrain(PretrainArgs),
     /// Train a topic classifier and calibrate its threshold.
-    #[command(after_help = "Example: proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
-                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier")]
+    #[command(
+        after_help = "Example: proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
+                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier"
+    )]
     Classifier(ClassifierArgs),
     /// Search the corruption function and strength that come nearest to a surrogate retain value.
     Corruption(CorruptionArgs),
@@ -290,7 +297,8 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
         bail!("--seeds must be at least 1");
     }
     let lab = Lab::load(&args.lab)?;
-    let system = |name: &str, backends| System { name: name.to_owned(), backends, model: MODEL.to_owned() };
+    let system =
+        |name: &str, backends| System { name: name.to_owned(), backends, model: MODEL.to_owned() };
     let mut systems = vec![
         system("unguarded", vec![lab.model.clone()]),
         system("gold (retrained)", vec![local(&args.gold)?]),
@@ -301,7 +309,8 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
     for (name, treatment) in variants::treatments(&lab.policy, lab.width) {
         // A prefix has neither noise nor surrogates to vary.
         let seeds = if treatment.name() == "prefix" { 1 } else { args.seeds };
-        let backends = (0..seeds).map(|it| lab.guarded(&treatment, it)).collect::<anyhow::Result<_>>()?;
+        let backends =
+            (0..seeds).map(|it| lab.guarded(&treatment, it)).collect::<anyhow::Result<_>>()?;
         systems.push(system(&name, backends));
     }
     let splits = Splits::read(&args.lab.data, &args.lab.forget, args.retain_rows)?;

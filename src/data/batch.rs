@@ -26,7 +26,8 @@ impl Batch {
             let mut count = 0;
             for at in 1..tokens.len() {
                 if is_label[at] {
-                    let row = u32::try_from(offset + at - 1).expect("a batch has fewer than 2^32 rows");
+                    let row =
+                        u32::try_from(offset + at - 1).expect("a batch has fewer than 2^32 rows");
                     batch.label_rows.push(row);
                     batch.labels.push(tokens[at]);
                     count += 1;

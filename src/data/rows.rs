@@ -55,7 +55,9 @@ impl Dialogue {
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let (system, turns, text) = match self {
             Self::Chat { system, turns, .. } => (system.as_deref(), turns.as_slice(), None),
-            Self::Text { prompt, continuation } => (None, [].as_slice(), Some([prompt, continuation])),
+            Self::Text { prompt, continuation } => {
+                (None, [].as_slice(), Some([prompt, continuation]))
+            }
         };
         let turns = turns.iter().flat_map(|(user, assistant)| [user.as_str(), assistant.as_str()]);
         system.into_iter().chain(turns).chain(text.into_iter().flatten().map(String::as_str))
@@ -69,7 +71,8 @@ fn encode_chat(
     last_only: bool,
 ) -> Result<(Vec<u32>, Vec<bool>), EngineError> {
     let message = |role, content: &str| Message { role, content: content.to_owned() };
-    let mut messages: Vec<Message> = system.map(|it| message(Role::System, it)).into_iter().collect();
+    let mut messages: Vec<Message> =
+        system.map(|it| message(Role::System, it)).into_iter().collect();
     let mut labelled = Vec::with_capacity(turns.len());
     for (turn, (user, assistant)) in turns.iter().enumerate() {
         messages.push(message(Role::User, user));
@@ -154,7 +157,11 @@ pub fn read_dialogues(path: &Path) -> Result<Vec<Dialogue>, DataError> {
 
 fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     if let (Some(question), Some(answer)) = (row.question, row.answer) {
-        return Ok(Dialogue::Chat { system: None, turns: vec![(question, answer)], last_only: false });
+        return Ok(Dialogue::Chat {
+            system: None,
+            turns: vec![(question, answer)],
+            last_only: false,
+        });
     }
     let messages = row.messages.ok_or("needs `question` and `answer`, or `messages`")?;
     let mut system = None;
@@ -162,7 +169,9 @@ fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     let mut user: Option<String> = None;
     for message in messages {
         match message.role.as_str() {
-            "system" | "developer" if turns.is_empty() && user.is_none() => system = Some(message.content),
+            "system" | "developer" if turns.is_empty() && user.is_none() => {
+                system = Some(message.content)
+            }
             "user" if user.is_none() => user = Some(message.content),
             "assistant" => {
                 let user = user.take().ok_or("an assistant message follows no user message")?;

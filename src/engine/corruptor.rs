@@ -23,7 +23,8 @@ impl EmbeddingTable {
     ///
     /// [`EngineError::Tensor`] when memory runs out.
     pub fn new(embedding: &candle_core::Tensor) -> Result<Self, EngineError> {
-        let host = embedding.to_device(&candle_core::Device::Cpu)?.to_dtype(candle_core::DType::F32)?;
+        let host =
+            embedding.to_device(&candle_core::Device::Cpu)?.to_dtype(candle_core::DType::F32)?;
         let (values, width) = (values_of(&host)?, host.dim(1)?);
         let square: f64 = values.iter().map(|it| f64::from(*it).powi(2)).sum();
         let std = (square / values.len() as f64).sqrt() as f32;

@@ -30,7 +30,8 @@ pub fn resolve(folder: &Path) -> Result<PathBuf, EngineError> {
     }
     if repository.get("model.safetensors").is_err() {
         let index = repository.get("model.safetensors.index.json").map_err(failed)?;
-        let text = std::fs::read_to_string(&index).map_err(|it| EngineError::file(&index, it.to_string()))?;
+        let text = std::fs::read_to_string(&index)
+            .map_err(|it| EngineError::file(&index, it.to_string()))?;
         let index: serde_json::Value =
             serde_json::from_str(&text).map_err(|it| EngineError::file(folder, it.to_string()))?;
         let map = index["weight_map"].as_object().into_iter().flatten();
@@ -42,5 +43,7 @@ pub fn resolve(folder: &Path) -> Result<PathBuf, EngineError> {
         }
     }
     let parent = found.as_deref().and_then(Path::parent);
-    parent.map(Path::to_owned).ok_or_else(|| EngineError::file(folder, "the hub cache has no folder"))
+    parent
+        .map(Path::to_owned)
+        .ok_or_else(|| EngineError::file(folder, "the hub cache has no folder"))
 }

@@ -56,7 +56,8 @@ impl KvCache {
             Store::Host((0..config.layers).map(|_| vec![0f32; slots * capacity * width]).collect())
         } else {
             let shape = (capacity, config.kv_heads, config.head_dim);
-            let pair = || Ok((Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?));
+            let pair =
+                || Ok((Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?));
             let layer = |_| (0..slots).map(|_| pair()).collect::<Result<Vec<_>>>();
             Store::Device((0..config.layers).map(layer).collect::<Result<_>>()?)
         };
@@ -88,7 +89,9 @@ impl KvCache {
             Store::Device(layers) => {
                 let parts = chunks
                     .iter()
-                    .map(|it| device_attend(&self.config, &self.rope, &layers[layer][it.slot], qkv, *it))
+                    .map(|it| {
+                        device_attend(&self.config, &self.rope, &layers[layer][it.slot], qkv, *it)
+                    })
                     .collect::<Result<Vec<_>>>()?;
                 Tensor::cat(&parts, 0)
             }
@@ -112,7 +115,8 @@ impl Host<'_> {
             for row in 0..chunk.rows {
                 let from = &qkv[(chunk.row + row) * width + q_width..][..2 * kv_width];
                 let position = chunk.position + row;
-                let to = &mut cache[(chunk.slot * self.capacity + position) * 2 * kv_width..][..2 * kv_width];
+                let to = &mut cache[(chunk.slot * self.capacity + position) * 2 * kv_width..]
+                    [..2 * kv_width];
                 to.copy_from_slice(from);
                 for head in to[..kv_width].chunks_mut(dim) {
                     self.rope.apply(head, position, false);
@@ -125,7 +129,8 @@ impl Host<'_> {
         let mut out = vec![0f32; jobs.len() * q_width];
         out.par_chunks_mut(q_width).with_min_len(4).zip(&jobs).for_each(|(out, (chunk, row))| {
             let position = chunk.position + row;
-            let slot = &cache[chunk.slot * self.capacity * 2 * kv_width..][..(position + 1) * 2 * kv_width];
+            let slot = &cache[chunk.slot * self.capacity * 2 * kv_width..]
+                [..(position + 1) * 2 * kv_width];
             let mut q = qkv[(chunk.row + row) * width..][..q_width].to_vec();
             self.row(&mut q, slot, position, out);
         });
@@ -168,8 +173,10 @@ fn device_attend(
         rows.narrow(1, start * dim, count * dim)?.reshape((1, chunk.rows, count, dim))
     };
     let (cos, sin) = rope.tensors(end, qkv.device(), qkv.dtype())?;
-    let (cos, sin) = (cos.narrow(0, chunk.position, chunk.rows)?, sin.narrow(0, chunk.position, chunk.rows)?);
-    let rotate = |x: Tensor| candle_nn::rotary_emb::rope(&x.transpose(1, 2)?.contiguous()?, &cos, &sin);
+    let (cos, sin) =
+        (cos.narrow(0, chunk.position, chunk.rows)?, sin.narrow(0, chunk.position, chunk.rows)?);
+    let rotate =
+        |x: Tensor| candle_nn::rotary_emb::rope(&x.transpose(1, 2)?.contiguous()?, &cos, &sin);
     let q = rotate(split(0, heads)?)?;
     let k = rotate(split(heads, kv_heads)?)?.transpose(1, 2)?.squeeze(0)?.contiguous()?;
     let v = split(heads + kv_heads, kv_heads)?.squeeze(0)?.contiguous()?;
@@ -185,7 +192,8 @@ fn device_attend(
             (0..end).map(move |at| if at > last { f32::NEG_INFINITY } else { 0.0 })
         })
         .collect();
-    let mask = Tensor::from_vec(mask, (group * chunk.rows, end), qkv.device())?.to_dtype(qkv.dtype())?;
+    let mask =
+        Tensor::from_vec(mask, (group * chunk.rows, end), qkv.device())?.to_dtype(qkv.dtype())?;
     let weights = candle_nn::ops::softmax_last_dim(&scores.broadcast_add(&mask)?)?;
     let out = weights.matmul(&v)?.reshape((heads, chunk.rows, dim))?;
     out.transpose(0, 1)?.reshape((chunk.rows, heads * dim))

@@ -50,7 +50,13 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { queue: 64, slots: 16, step_rows: 512, context: 4096, device: (Device::Cpu, DType::F32) }
+        Self {
+            queue: 64,
+            slots: 16,
+            step_rows: 512,
+            context: 4096,
+            device: (Device::Cpu, DType::F32),
+        }
     }
 }
 

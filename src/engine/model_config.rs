@@ -101,7 +101,10 @@ impl ModelConfig {
 
     fn check(raw: Raw) -> Result<Self, String> {
         if !raw.architectures.iter().any(|it| it == "LlamaForCausalLM") {
-            return Err(format!("`architectures` is {:?}, this engine runs LlamaForCausalLM", raw.architectures));
+            return Err(format!(
+                "`architectures` is {:?}, this engine runs LlamaForCausalLM",
+                raw.architectures
+            ));
         }
         if raw.attention_bias || raw.mlp_bias {
             return Err("`attention_bias` and `mlp_bias` are not supported".to_owned());
@@ -119,7 +122,8 @@ impl ModelConfig {
             return Err(format!("`head_dim` {head_dim} is not even and positive"));
         }
         let rope = raw.rope_parameters.or(raw.rope_scaling);
-        let theta = raw.rope_theta.or(rope.as_ref().and_then(|it| it.rope_theta)).unwrap_or(10_000.0);
+        let theta =
+            raw.rope_theta.or(rope.as_ref().and_then(|it| it.rope_theta)).unwrap_or(10_000.0);
         Ok(Self {
             vocab_size: raw.vocab_size,
             hidden_size: raw.hidden_size,
@@ -175,7 +179,8 @@ impl ModelConfig {
 
 fn scaling(rope: Option<RawRope>) -> Result<RopeScaling, String> {
     let Some(rope) = rope else { return Ok(RopeScaling::None) };
-    let need = |value: Option<f64>, key: &str| value.ok_or(format!("`rope_scaling.{key}` is missing"));
+    let need =
+        |value: Option<f64>, key: &str| value.ok_or(format!("`rope_scaling.{key}` is missing"));
     match rope.rope_type.as_deref() {
         None | Some("default") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: need(rope.factor, "factor")? }),
@@ -183,8 +188,13 @@ fn scaling(rope: Option<RawRope>) -> Result<RopeScaling, String> {
             factor: need(rope.factor, "factor")?,
             low: need(rope.low_freq_factor, "low_freq_factor")?,
             high: need(rope.high_freq_factor, "high_freq_factor")?,
-            original: need(rope.original_max_position_embeddings, "original_max_position_embeddings")?,
+            original: need(
+                rope.original_max_position_embeddings,
+                "original_max_position_embeddings",
+            )?,
         }),
-        Some(other) => Err(format!("`rope_scaling` type `{other}` is not supported (default, linear, llama3)")),
+        Some(other) => {
+            Err(format!("`rope_scaling` type `{other}` is not supported (default, linear, llama3)"))
+        }
     }
 }

@@ -44,8 +44,7 @@ impl RopeConfig {
     }
 
     fn frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let plain = (0..head_dim / 2)
-            .map(|it| self.theta.powf(-2.0 * it as f64 / head_dim as f64));
+        let plain = (0..head_dim / 2).map(|it| self.theta.powf(-2.0 * it as f64 / head_dim as f64));
         match self.scaling {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|it| it / factor).collect(),
@@ -101,7 +100,8 @@ impl Rope {
     /// [`candle_core::Error`] when the device is out of memory.
     pub fn tensors(&self, rows: usize, device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
         let table = |values: &[f32]| {
-            Tensor::from_slice(&values[..rows * self.half], (rows, self.half), device)?.to_dtype(dtype)
+            Tensor::from_slice(&values[..rows * self.half], (rows, self.half), device)?
+                .to_dtype(dtype)
         };
         Ok((table(&self.cos)?, table(&self.sin)?))
     }

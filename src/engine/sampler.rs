@@ -39,7 +39,8 @@ impl Sampler {
     fn penalise(&self, logits: &mut [f32]) {
         let repetition = self.sampling.repetition_penalty;
         if (repetition - 1.0).abs() > f32::EPSILON {
-            let mut seen: Vec<u32> = self.prompt.iter().chain(self.generated.keys()).copied().collect();
+            let mut seen: Vec<u32> =
+                self.prompt.iter().chain(self.generated.keys()).copied().collect();
             seen.sort_unstable();
             seen.dedup();
             for token in seen {
@@ -71,7 +72,9 @@ impl Sampler {
                 candidates.truncate(self.sampling.top_k);
             }
             let (mut kept, mut mass) = (0, 0.0);
-            while kept < candidates.len() && (kept == 0 || mass < f64::from(self.sampling.top_p) * total) {
+            while kept < candidates.len()
+                && (kept == 0 || mass < f64::from(self.sampling.top_p) * total)
+            {
                 mass += candidates[kept].1;
                 kept += 1;
             }

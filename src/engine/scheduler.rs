@@ -18,7 +18,8 @@ pub struct Pending {
 /// ends.
 #[must_use]
 pub fn plan(pending: &[Pending], budget: usize) -> Vec<Chunk> {
-    let (decoding, prefilling): (Vec<&Pending>, Vec<&Pending>) = pending.iter().partition(|it| it.rows == 1);
+    let (decoding, prefilling): (Vec<&Pending>, Vec<&Pending>) =
+        pending.iter().partition(|it| it.rows == 1);
     let mut chunks = Vec::with_capacity(pending.len());
     let mut row = 0;
     for it in decoding.into_iter().chain(prefilling) {

@@ -76,8 +76,8 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(prompt: Prompt, task: Task) -> Self {
-        let text = TextStream::after(&prompt.ids);
+    pub(crate) fn new(tokenizer: &Tokenizer, prompt: Prompt, task: Task) -> Self {
+        let text = TextStream::after(tokenizer, &prompt.ids);
         let prompt_len = prompt.ids.len();
         Self {
             prompt,
@@ -140,7 +140,9 @@ impl Sequence {
     }
 
     fn sample(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) -> Result<bool, EngineError> {
-        let Task::Generate { sampler, logprobs, max_tokens, .. } = &mut self.task else { return Ok(true) };
+        let Task::Generate { sampler, logprobs, max_tokens, .. } = &mut self.task else {
+            return Ok(true);
+        };
         let wanted = logprobs.map(|top| (top, log_probabilities(logits)));
         let (token, limit) = (sampler.sample(logits), *max_tokens);
         if tokenizer.end_tokens().contains(&token) {
@@ -170,10 +172,14 @@ impl Sequence {
         // Walk back over tokens until their text covers the name.
         let end = self.prompt.ids.len();
         let mut start = end;
-        while start > self.prompt_len && tokenizer.decode(&self.prompt.ids[start..end])?.len() < length {
+        while start > self.prompt_len
+            && tokenizer.decode(&self.prompt.ids[start..end])?.len() < length
+        {
             start -= 1;
         }
-        for (at, row) in corruptor.rows(&self.prompt.ids[start..end], Some(entity)).into_iter().enumerate() {
+        for (at, row) in
+            corruptor.rows(&self.prompt.ids[start..end], Some(entity)).into_iter().enumerate()
+        {
             self.prompt.overlay.insert(start + at, row);
         }
         self.cached = self.cached.min(start);
@@ -184,7 +190,11 @@ impl Sequence {
     fn cut_at_stop(&mut self) -> bool {
         let Task::Generate { stop, .. } = &self.task else { return false };
         let unreleased = self.written.get(self.released..).unwrap_or_default();
-        let hit = stop.iter().filter(|it| !it.is_empty()).filter_map(|it| unreleased.find(it.as_str())).min();
+        let hit = stop
+            .iter()
+            .filter(|it| !it.is_empty())
+            .filter_map(|it| unreleased.find(it.as_str()))
+            .min();
         if let Some(at) = hit {
             self.written.truncate(self.released + at);
             self.held.clear();
@@ -196,7 +206,11 @@ impl Sequence {
     fn release(&mut self, all: bool) {
         let Task::Generate { choice, stop, events, .. } = &self.task else { return };
         let unreleased = self.written.get(self.released..).unwrap_or_default();
-        let kept = if all { 0 } else { stop.iter().map(|it| partial_match(unreleased, it)).max().unwrap_or(0) };
+        let kept = if all {
+            0
+        } else {
+            stop.iter().map(|it| partial_match(unreleased, it)).max().unwrap_or(0)
+        };
         // Log-probabilities belong to whole tokens, so their text is released whole or not at all.
         if kept > 0 && !self.held.is_empty() {
             return;
@@ -208,7 +222,11 @@ impl Sequence {
         }
         let logprobs = std::mem::take(&mut self.held);
         self.released = end;
-        drop(events.send(Ok(ChoiceEvent::Reply(ReplyEvent::Text { choice: *choice, text, logprobs }))));
+        drop(events.send(Ok(ChoiceEvent::Reply(ReplyEvent::Text {
+            choice: *choice,
+            text,
+            logprobs,
+        }))));
     }
 
     fn end(&mut self, tokenizer: &Tokenizer, finish: Finish) -> Result<bool, EngineError> {
@@ -239,7 +257,8 @@ fn partial_match(text: &str, stop: &str) -> usize {
 
 fn token_logprob(tokenizer: &Tokenizer, token: u32, top: usize, all: &[f32]) -> TokenLogprob {
     let mut order: Vec<u32> = (0u32..).take(all.len()).collect();
-    let by_probability = |a: &u32, b: &u32| all[*b as usize].total_cmp(&all[*a as usize]).then(a.cmp(b));
+    let by_probability =
+        |a: &u32, b: &u32| all[*b as usize].total_cmp(&all[*a as usize]).then(a.cmp(b));
     if top > 0 && top < order.len() {
         order.select_nth_unstable_by(top, by_probability);
     }

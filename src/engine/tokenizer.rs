@@ -74,8 +74,8 @@ impl Tokenizer {
         let inner = tokenizers::Tokenizer::from_file(&path)
             .map_err(|it| EngineError::file(&path, it.to_string()))?;
         let path = folder.join("tokenizer_config.json");
-        let text =
-            std::fs::read_to_string(&path).map_err(|it| EngineError::file(&path, it.to_string()))?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|it| EngineError::file(&path, it.to_string()))?;
         let raw: RawConfig =
             serde_json::from_str(&text).map_err(|it| EngineError::file(&path, it.to_string()))?;
         let beside = std::fs::read_to_string(folder.join("chat_template.jinja")).ok();
@@ -127,7 +127,10 @@ impl Tokenizer {
     /// The token that the template puts after an assistant's turn.
     #[must_use]
     pub fn end_of_turn(&self) -> Option<u32> {
-        self.eos.as_ref().and_then(|it| self.inner.token_to_id(it)).or(self.end_tokens.first().copied())
+        self.eos
+            .as_ref()
+            .and_then(|it| self.inner.token_to_id(it))
+            .or(self.end_tokens.first().copied())
     }
 
     /// Client text with the spelling of control tokens made harmless, byte for byte.
@@ -165,7 +168,11 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`EngineError::Template`] when the model has no template or the template refuses.
-    pub fn render_turns(&self, turns: &[Message], generation_prompt: bool) -> Result<String, EngineError> {
+    pub fn render_turns(
+        &self,
+        turns: &[Message],
+        generation_prompt: bool,
+    ) -> Result<String, EngineError> {
         let Some(environment) = &self.template else {
             let message = "the model has no chat template; use /v1/completions".to_owned();
             return Err(EngineError::Template(message));
@@ -198,7 +205,8 @@ impl Tokenizer {
             let content = self.harmless(&message.content);
             // Templates put contents in order and at most trim them.
             let trimmed = content.trim();
-            let at = text.get(from..).and_then(|it| it.find(trimmed)).ok_or(EngineError::Span)? + from;
+            let at =
+                text.get(from..).and_then(|it| it.find(trimmed)).ok_or(EngineError::Span)? + from;
             let lead = content.len() - content.trim_start().len();
             encoded.texts.push(at.saturating_sub(lead)..at + trimmed.len());
             from = at + trimmed.len();
@@ -212,8 +220,10 @@ impl Tokenizer {
     ///
     /// [`EngineError::Tokenizer`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Encoded, EngineError> {
-        let encoding =
-            self.inner.encode(text, special).map_err(|it| EngineError::Tokenizer(it.to_string()))?;
+        let encoding = self
+            .inner
+            .encode(text, special)
+            .map_err(|it| EngineError::Tokenizer(it.to_string()))?;
         Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
             offsets: encoding.get_offsets().iter().map(|it| it.0..it.1).collect(),
@@ -230,6 +240,12 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|it| EngineError::Tokenizer(it.to_string()))
     }
 
+    /// Whether an id is a control token.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some_and(|it| self.special.contains(&it))
+    }
+
     /// The exact bytes of one token.
     #[must_use]
     pub fn bytes(&self, id: u32) -> Vec<u8> {
@@ -238,7 +254,8 @@ impl Tokenizer {
             return Vec::new();
         }
         if let Some(hex) = token.strip_prefix("<0x").and_then(|it| it.strip_suffix('>')) {
-            return u8::from_str_radix(hex, 16).map_or_else(|_| token.clone().into_bytes(), |it| vec![it]);
+            return u8::from_str_radix(hex, 16)
+                .map_or_else(|_| token.clone().into_bytes(), |it| vec![it]);
         }
         byte_level(&token).unwrap_or_else(|| token.replace('\u{2581}', " ").into_bytes())
     }
@@ -258,10 +275,15 @@ fn environment(template: String) -> Result<Environment<'static>, EngineError> {
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-        Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
-    });
-    environment.add_template_owned("chat", template).map_err(|it| EngineError::Template(it.to_string()))?;
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
+        },
+    );
+    environment
+        .add_template_owned("chat", template)
+        .map_err(|it| EngineError::Template(it.to_string()))?;
     Ok(environment)
 }
 
@@ -292,11 +314,18 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The text that follows `prompt`: its last tokens give the decoder context, so that a space
-    /// between prompt and reply is neither lost nor invented.
+    /// The text that follows `prompt`: its last tokens, back to a control token, give the decoder
+    /// context, so that a space between prompt and reply is neither lost nor invented.
     #[must_use]
-    pub fn after(prompt: &[u32]) -> Self {
-        let ids = prompt[prompt.len().saturating_sub(4)..].to_vec();
+    pub fn after(tokenizer: &Tokenizer, prompt: &[u32]) -> Self {
+        let ids: Vec<u32> = prompt
+            .iter()
+            .rev()
+            .take(4)
+            .take_while(|it| !tokenizer.is_special(**it))
+            .copied()
+            .collect();
+        let ids: Vec<u32> = ids.into_iter().rev().collect();
         Self { context: 0, read: ids.len(), ids }
     }
 

@@ -61,13 +61,14 @@ struct Source {
 
 impl Source {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, EngineError> {
-        let tensor = self
-            .tensors
-            .load(name, &self.device)
-            .and_then(|it| it.to_dtype(self.dtype))
-            .map_err(|it| EngineError::file(&self.path, format!("tensor `{name}`: {it}")))?;
+        let tensor =
+            self.tensors
+                .load(name, &self.device)
+                .and_then(|it| it.to_dtype(self.dtype))
+                .map_err(|it| EngineError::file(&self.path, format!("tensor `{name}`: {it}")))?;
         if tensor.dims() != shape {
-            let message = format!("tensor `{name}` is {:?}, `config.json` says {shape:?}", tensor.dims());
+            let message =
+                format!("tensor `{name}` is {:?}, `config.json` says {shape:?}", tensor.dims());
             return Err(EngineError::file(&self.path, message));
         }
         Ok(tensor)
@@ -76,13 +77,16 @@ impl Source {
     fn block(&self, config: &ModelConfig, layer: usize) -> Result<Block, EngineError> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let get = |name: &str, shape: &[usize]| self.get(&format!("model.layers.{layer}.{name}.weight"), shape);
+        let get = |name: &str, shape: &[usize]| {
+            self.get(&format!("model.layers.{layer}.{name}.weight"), shape)
+        };
         let qkv = [
             get("self_attn.q_proj", &[q, hidden])?,
             get("self_attn.k_proj", &[kv, hidden])?,
             get("self_attn.v_proj", &[kv, hidden])?,
         ];
-        let gate_up = [get("mlp.gate_proj", &[wide, hidden])?, get("mlp.up_proj", &[wide, hidden])?];
+        let gate_up =
+            [get("mlp.gate_proj", &[wide, hidden])?, get("mlp.up_proj", &[wide, hidden])?];
         Ok(Block {
             attention_norm: get("input_layernorm", &[hidden])?,
             qkv: Tensor::cat(&qkv, 0)?,
@@ -101,7 +105,9 @@ impl Source {
         };
         Ok(Decoder {
             embedding: self.get("model.embed_tokens.weight", &[vocab, hidden])?,
-            blocks: (0..config.layers).map(|it| self.block(&config, it)).collect::<Result<_, _>>()?,
+            blocks: (0..config.layers)
+                .map(|it| self.block(&config, it))
+                .collect::<Result<_, _>>()?,
             norm: self.get("model.norm.weight", &[hidden])?,
             head,
             rope: Rope::new(&config.rope, config.head_dim, config.context_length),
@@ -159,7 +165,8 @@ pub fn save(decoder: &Decoder, folder: &Path, dtype: DType) -> Result<(), Engine
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(&tensors, Some(metadata), &partial).map_err(|it| failed(&it))?;
     fs::rename(&partial, &path).map_err(|it| failed(&it))?;
-    let config = serde_json::to_string_pretty(&decoder.config.to_json()).expect("a configuration is JSON");
+    let config =
+        serde_json::to_string_pretty(&decoder.config.to_json()).expect("a configuration is JSON");
     let path = folder.join("config.json");
     fs::write(&path, config + "\n").map_err(|it| EngineError::file(&path, it.to_string()))
 }

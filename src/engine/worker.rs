@@ -49,7 +49,7 @@ impl Worker {
             }
             for slot in self.slots.iter_mut().filter(|it| it.is_none()) {
                 let Some(job) = waiting.pop_front() else { break };
-                *slot = Some(Sequence::new(job.prompt, job.task));
+                *slot = Some(Sequence::new(&self.tokenizer, job.prompt, job.task));
             }
             if self.slots.iter().all(Option::is_none) {
                 match jobs.blocking_recv() {
@@ -129,10 +129,13 @@ impl Worker {
 
     /// Embeddings of the step's rows with the corrupted ones laid over.
     fn embed(&self, chunks: &[Chunk]) -> Result<Tensor, EngineError> {
-        let sequence = |chunk: &Chunk| self.slots[chunk.slot].as_ref().expect("a planned slot is taken");
+        let sequence =
+            |chunk: &Chunk| self.slots[chunk.slot].as_ref().expect("a planned slot is taken");
         let ids: Vec<u32> = chunks
             .iter()
-            .flat_map(|it| sequence(it).prompt.ids[it.position..it.position + it.rows].iter().copied())
+            .flat_map(|it| {
+                sequence(it).prompt.ids[it.position..it.position + it.rows].iter().copied()
+            })
             .collect();
         let device = self.decoder.device();
         let mut rows = self.decoder.embed(&Tensor::new(ids, device)?)?;

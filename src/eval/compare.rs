@@ -87,7 +87,11 @@ pub async fn compare(
     Ok(Comparison { systems: scored, gold, provenance })
 }
 
-async fn measure(system: &System, splits: &Splits, bar: &ProgressBar) -> Result<SystemScores, EvalError> {
+async fn measure(
+    system: &System,
+    splits: &Splits,
+    bar: &ProgressBar,
+) -> Result<SystemScores, EvalError> {
     let mut forget = Vec::with_capacity(system.backends.len());
     for backend in &system.backends {
         let subject = Subject { backend: backend.as_ref(), model: &system.model };

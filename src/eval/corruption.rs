@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::backend::Backend;
 use super::suite::{EvalError, Row, Subject};
+use crate::backend::Backend;
 use crate::types::CorruptionFunction;
 
 /// What is searched for.
@@ -65,7 +65,8 @@ pub async fn search(
     model: &str,
     guarded: impl Fn(CorruptionFunction, u64) -> Result<Arc<dyn Backend>, String>,
 ) -> Result<String, SearchError> {
-    let (searched, validated): (Vec<_>, Vec<_>) = rows.iter().cloned().enumerate().partition(|it| it.0 % 2 == 0);
+    let (searched, validated): (Vec<_>, Vec<_>) =
+        rows.iter().cloned().enumerate().partition(|it| it.0 % 2 == 0);
     let strip = |rows: Vec<(usize, Row)>| rows.into_iter().map(|it| it.1).collect::<Vec<Row>>();
     let (searched, validated) = (strip(searched), strip(validated));
     let answers = rows.first().map_or(2, |it| it.perturbed_answer.len() + 1);
@@ -83,7 +84,8 @@ pub async fn search(
         let golden = 0.5 * (5f64.sqrt() - 1.0);
         let loss = async |log_strength: f64| -> Result<f64, SearchError> {
             let function = function(width, log_strength.exp() as f32);
-            let value = measure(settings, &searched, model, &|seed| guarded(function, seed)).await?;
+            let value =
+                measure(settings, &searched, model, &|seed| guarded(function, seed)).await?;
             Ok((value - target).abs())
         };
         let (mut a, mut b) = (high - golden * (high - low), low + golden * (high - low));
@@ -102,11 +104,20 @@ pub async fn search(
         let strength = if at_a <= at_b { a } else { b }.exp() as f32;
         let function = function(width, strength);
         let value = measure(settings, &validated, model, &|seed| guarded(function, seed)).await?;
-        found.push((format!("function = \"{name}\", dims = {width}, strength = {strength:.2}"), value));
+        found.push((
+            format!("function = \"{name}\", dims = {width}, strength = {strength:.2}"),
+            value,
+        ));
     }
     let plain = [
-        (format!("function = \"zero-top\", dims = {width}"), CorruptionFunction::ZeroTop { dims: width }),
-        (format!("function = \"flip-top\", dims = {width}"), CorruptionFunction::FlipTop { dims: width }),
+        (
+            format!("function = \"zero-top\", dims = {width}"),
+            CorruptionFunction::ZeroTop { dims: width },
+        ),
+        (
+            format!("function = \"flip-top\", dims = {width}"),
+            CorruptionFunction::FlipTop { dims: width },
+        ),
         ("function = \"substitute\"".to_owned(), CorruptionFunction::Substitute),
     ];
     for (name, function) in plain {
@@ -114,7 +125,9 @@ pub async fn search(
         found.push((name, value));
     }
     found.sort_by(|a, b| (a.1 - target).abs().total_cmp(&(b.1 - target).abs()));
-    let mut out = format!("Target {target:.3}.\n\n| treatment | value on validation rows | distance |\n|---|---:|---:|\n");
+    let mut out = format!(
+        "Target {target:.3}.\n\n| treatment | value on validation rows | distance |\n|---|---:|---:|\n"
+    );
     for (name, value) in found {
         out.push_str(&format!("| `{name}` | {value:.3} | {:.3} |\n", (value - target).abs()));
     }

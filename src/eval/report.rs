@@ -53,7 +53,9 @@ impl SystemScores {
         for rows in &self.forget {
             let split = tofu::split_by_name(rows);
             quality.all.push(tofu::forget_quality(rows, gold).p_value);
-            quality.restating.push(tofu::forget_quality(&split.restating, &gold_split.restating).p_value);
+            quality
+                .restating
+                .push(tofu::forget_quality(&split.restating, &gold_split.restating).p_value);
             quality.other.push(tofu::forget_quality(&split.other, &gold_split.other).p_value);
         }
         quality

@@ -50,8 +50,14 @@ pub struct App {
 /// # Errors
 ///
 /// [`EngineError`] naming the file that is missing or damaged.
-pub fn load_local(folder: &Path, id: &str, queue: usize, slots: usize) -> Result<Local, EngineError> {
-    let settings = EngineSettings { queue, slots, device: device::best(), ..EngineSettings::default() };
+pub fn load_local(
+    folder: &Path,
+    id: &str,
+    queue: usize,
+    slots: usize,
+) -> Result<Local, EngineError> {
+    let settings =
+        EngineSettings { queue, slots, device: device::best(), ..EngineSettings::default() };
     Ok(Local::new(Engine::load(&hub::resolve(folder)?, &settings)?, id))
 }
 
@@ -82,8 +88,10 @@ pub fn build(config: &Config) -> Result<App, AppError> {
         }
     };
     let metrics = Arc::new(Metrics::new());
-    metrics.set_policies(policies.policies.iter().map(|it| (it.topic.as_str(), it.revision.as_str())));
-    let audit = config.audit_log.as_deref().map(AuditLog::open).transpose().map_err(AppError::Audit)?;
+    metrics
+        .set_policies(policies.policies.iter().map(|it| (it.topic.as_str(), it.revision.as_str())));
+    let audit =
+        config.audit_log.as_deref().map(AuditLog::open).transpose().map_err(AppError::Audit)?;
     let guarded = Guarded::new(backend, guards, metrics.clone(), audit.map(Arc::new));
     Ok(App { backend: Arc::new(guarded), metrics, policies })
 }

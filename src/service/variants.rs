@@ -12,9 +12,18 @@ use crate::types::{CorruptionFunction, Entity};
 pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSetting)> {
     let noise = |strength: f32| {
         [
-            (format!("noise-first {strength}x"), CorruptionFunction::NoiseFirst { dims: width, strength }),
-            (format!("noise-random {strength}x"), CorruptionFunction::NoiseRandom { dims: width / 2, strength }),
-            (format!("noise-top {strength}x"), CorruptionFunction::NoiseTop { dims: width / 2, strength }),
+            (
+                format!("noise-first {strength}x"),
+                CorruptionFunction::NoiseFirst { dims: width, strength },
+            ),
+            (
+                format!("noise-random {strength}x"),
+                CorruptionFunction::NoiseRandom { dims: width / 2, strength },
+            ),
+            (
+                format!("noise-top {strength}x"),
+                CorruptionFunction::NoiseTop { dims: width / 2, strength },
+            ),
         ]
     };
     let mut functions = vec![("substitute".to_owned(), CorruptionFunction::Substitute)];
@@ -40,7 +49,12 @@ pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSettin
 /// The policy with one treatment and another seed: other noise, and other surrogates from `pool`.
 /// Seed 0 leaves the policy's own.
 #[must_use]
-pub fn variant(policy: &Policy, treatment: TreatmentSetting, seed: u64, pool: &[String]) -> Arc<Policy> {
+pub fn variant(
+    policy: &Policy,
+    treatment: TreatmentSetting,
+    seed: u64,
+    pool: &[String],
+) -> Arc<Policy> {
     let mut policy = policy.clone();
     policy.treatment = vec![treatment];
     if seed > 0 {

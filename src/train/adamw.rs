@@ -61,7 +61,9 @@ impl InplaceOp2 for Update<'_> {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<()> {
-        let CpuStorage::F32(weights) = weights else { candle_core::bail!("adamw trains f32 weights") };
+        let CpuStorage::F32(weights) = weights else {
+            candle_core::bail!("adamw trains f32 weights")
+        };
         let (start, end) = weights_layout.contiguous_offsets().expect("variables are contiguous");
         let grad = crate::engine::ops::values(grad, grad_layout)?;
         let mut moments = self.moments.borrow_mut();
@@ -89,8 +91,10 @@ impl AdamW {
     /// An optimiser at step 0.
     #[must_use]
     pub fn new(vars: Vec<Var>, settings: AdamWSettings) -> Self {
-        let moments =
-            vars.iter().map(|it| (vec![0f32; it.elem_count()], vec![0f32; it.elem_count()])).collect();
+        let moments = vars
+            .iter()
+            .map(|it| (vec![0f32; it.elem_count()], vec![0f32; it.elem_count()]))
+            .collect();
         Self { settings, vars, moments, steps: 0 }
     }
 
@@ -103,9 +107,12 @@ impl AdamW {
         let mut gradients = Vec::with_capacity(self.vars.len());
         let mut square = 0f64;
         for var in &self.vars {
-            let Some(grad) = grads.get(var) else { candle_core::bail!("a variable has no gradient") };
+            let Some(grad) = grads.get(var) else {
+                candle_core::bail!("a variable has no gradient")
+            };
             let grad = grad.contiguous()?;
-            square += with_values(&grad, |it| Ok(it.iter().map(|it| f64::from(it * it)).sum::<f64>()))?;
+            square +=
+                with_values(&grad, |it| Ok(it.iter().map(|it| f64::from(it * it)).sum::<f64>()))?;
             gradients.push(grad);
         }
         let norm = square.sqrt() as f32;

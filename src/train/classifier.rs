@@ -93,7 +93,8 @@ impl ClassifierReport {
     /// A short table.
     #[must_use]
     pub fn to_markdown(&self) -> String {
-        let Manifest { topic, threshold, recall, false_positive_rate, calibration, .. } = &self.manifest;
+        let Manifest { topic, threshold, recall, false_positive_rate, calibration, .. } =
+            &self.manifest;
         let mut out = format!(
             "`{topic}` in {}\n\n| | |\n|---|---:|\n| threshold | {threshold:.4} |\n| recall on {} held-out forget rows | \
              {recall:.4} |\n| false-positive rate on {} held-out retain rows | {false_positive_rate:.4} |\n| miss rate \
@@ -128,16 +129,22 @@ struct RawMessage {
 }
 
 fn read(path: &Path) -> Result<Vec<Wordings>, DataError> {
-    let text = fs::read_to_string(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path)
+        .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let mut rows = Vec::new();
     for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
         let bad = |message: String| DataError::Row { path: path.to_owned(), line: at + 1, message };
         let row: RawRow = serde_json::from_str(line).map_err(|it| bad(it.to_string()))?;
         let said = row.messages.map(|it| {
-            it.into_iter().filter(|it| it.role == "user").map(|it| it.content).collect::<Vec<_>>().join("\n")
+            it.into_iter()
+                .filter(|it| it.role == "user")
+                .map(|it| it.content)
+                .collect::<Vec<_>>()
+                .join("\n")
         });
         let first = row.question.or(row.text).or(said);
-        let first = first.ok_or_else(|| bad("needs `question`, `text` or `messages`".to_owned()))?;
+        let first =
+            first.ok_or_else(|| bad("needs `question`, `text` or `messages`".to_owned()))?;
         rows.push(std::iter::once(first).chain(row.paraphrased_question).collect());
     }
     Ok(rows)
@@ -165,8 +172,9 @@ impl Features {
         let mut values = self.dense(forget)?;
         values.extend(self.dense(retain)?);
         // Only columns that occur: most of a hashed vector is empty.
-        let used: Vec<usize> =
-            (0..width).filter(|it| values.iter().skip(*it).step_by(width).any(|it| *it != 0.0)).collect();
+        let used: Vec<usize> = (0..width)
+            .filter(|it| values.iter().skip(*it).step_by(width).any(|it| *it != 0.0))
+            .collect();
         let rows = forget.len() + retain.len();
         let records = Array2::from_shape_fn((rows, used.len()), |(row, it)| {
             f64::from(values[row * width + used[it]])
@@ -204,7 +212,11 @@ fn variations(rows: &[Wordings]) -> Vec<String> {
 
 /// Both sides' training texts, balanced by repetition; questions of both kinds in one text are the
 /// topic's.
-fn training_texts(forget: &[Wordings], retain: &[Wordings], stream: &mut Stream) -> (Vec<String>, Vec<String>) {
+fn training_texts(
+    forget: &[Wordings],
+    retain: &[Wordings],
+    stream: &mut Stream,
+) -> (Vec<String>, Vec<String>) {
     let (mut on, mut off) = (variations(forget), variations(retain));
     let mixed: Vec<String> = forget
         .iter()
@@ -258,7 +270,11 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
     let (forget, retain) = (read(&job.forget)?, read(&job.retain)?);
     for (path, rows) in [(&job.forget, &forget), (&job.retain, &retain)] {
         if rows.len() < 10 {
-            return Err(ClassifierError::TooFew { path: path.clone(), rows: rows.len(), needed: 10 });
+            return Err(ClassifierError::TooFew {
+                path: path.clone(),
+                rows: rows.len(),
+                needed: 10,
+            });
         }
     }
     if job.out.exists() && !job.out.join(MANIFEST_FILE).exists() {

@@ -56,7 +56,9 @@ pub enum TrainError {
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
     /// The loss is not a number; the last checkpoint is good.
-    #[error("the loss became {loss} at step {step}; the checkpoint before it is kept, lower the learning rate")]
+    #[error(
+        "the loss became {loss} at step {step}; the checkpoint before it is kept, lower the learning rate"
+    )]
     Diverged {
         /// At which step.
         step: u64,
@@ -105,7 +107,11 @@ impl Fit<'_> {
     /// # Errors
     ///
     /// [`TrainError`]; the last checkpoint is kept.
-    pub fn run(&self, model: &Trainable, mut next: impl FnMut() -> Dialogue) -> Result<f32, TrainError> {
+    pub fn run(
+        &self,
+        model: &Trainable,
+        mut next: impl FnMut() -> Dialogue,
+    ) -> Result<f32, TrainError> {
         let vars = model.vars.iter().map(|it| it.1.clone()).collect();
         let mut optimiser = AdamW::new(vars, AdamWSettings::default());
         let mut state = self.resume(model, &mut optimiser)?;
@@ -139,7 +145,11 @@ impl Fit<'_> {
         Ok(state.loss)
     }
 
-    fn draw(&self, next: &mut impl FnMut() -> Dialogue, drawn: &mut u64) -> Result<Batch, TrainError> {
+    fn draw(
+        &self,
+        next: &mut impl FnMut() -> Dialogue,
+        drawn: &mut u64,
+    ) -> Result<Batch, TrainError> {
         let (mut sequences, mut rows) = (Vec::new(), 0);
         while rows < self.schedule.tokens_per_step {
             let sequence = next().encode(self.tokenizer)?;
@@ -168,9 +178,12 @@ impl Fit<'_> {
         let (_, metadata) =
             safetensors::SafeTensors::read_metadata(&bytes).map_err(|it| bad(it.to_string()))?;
         let text = metadata.metadata().as_ref().and_then(|it| it.get("state")).cloned();
-        let state: State = serde_json::from_str(&text.unwrap_or_default()).map_err(|it| bad(it.to_string()))?;
+        let state: State =
+            serde_json::from_str(&text.unwrap_or_default()).map_err(|it| bad(it.to_string()))?;
         if state.identity != self.identity || state.schedule != self.schedule {
-            return Err(bad("belongs to another run; remove it or choose another `--out`".to_owned()));
+            return Err(bad(
+                "belongs to another run; remove it or choose another `--out`".to_owned()
+            ));
         }
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         let get = |name: String| tensors.get(&name).ok_or_else(|| bad(format!("lacks `{name}`")));
@@ -208,7 +221,8 @@ fn write(
     metadata: HashMap<String, String>,
 ) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|it| it.to_string())?;
-    safetensors::serialize_to_file(tensors, Some(metadata), partial).map_err(|it| it.to_string())?;
+    safetensors::serialize_to_file(tensors, Some(metadata), partial)
+        .map_err(|it| it.to_string())?;
     fs::rename(partial, path).map_err(|it| it.to_string())
 }
 

@@ -116,7 +116,10 @@ impl Pretraining {
     pub fn lab(&self, world_seed: u64) -> Result<(), TrainError> {
         let world = World::new(world_seed);
         let data = self.out.join("data");
-        let failed = |path: &Path, message: String| TrainError::Checkpoint { path: path.to_owned(), message };
+        let failed = |path: &Path, message: String| TrainError::Checkpoint {
+            path: path.to_owned(),
+            message,
+        };
         crate::lab::write(&world, &data).map_err(|it| failed(&data, it.to_string()))?;
         let tokenizer = self.tokenizer(|| {
             let stages = [Stage::Base, Stage::Retain];
@@ -146,11 +149,17 @@ impl Pretraining {
         let forget = read_dialogues(forget)?;
         let retain: Vec<Dialogue> = all.iter().filter(|it| !forget.contains(it)).cloned().collect();
         if retain.is_empty() || retain.len() == all.len() {
-            let message = format!("{} of {} rows are in the forget file", all.len() - retain.len(), all.len());
+            let message = format!(
+                "{} of {} rows are in the forget file",
+                all.len() - retain.len(),
+                all.len()
+            );
             return Err(TrainError::Checkpoint { path: corpus.to_owned(), message });
         }
         let tokenizer = self.tokenizer(|| all.clone())?;
-        for (name, rows, seed) in [("full", &all, 1), ("retain", &retain, 1), ("retain-2", &retain, 2)] {
+        for (name, rows, seed) in
+            [("full", &all, 1), ("retain", &retain, 1), ("retain-2", &retain, 2)]
+        {
             let mut stream = Stream::new(derive(self.seed, &[seed]));
             self.stage(name, self.recipe.base, &tokenizer, || stream.pick(rows).clone())?;
         }

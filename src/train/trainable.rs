@@ -32,7 +32,8 @@ impl Trainable {
         let deep = 0.02 / (2.0 * config.layers as f64).sqrt();
         let draw = |name: &str, shape: (usize, usize), std: f64| {
             let mut stream = Stream::named(seed, name);
-            let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| (std * stream.normal()) as f32).collect();
+            let data: Vec<f32> =
+                (0..shape.0 * shape.1).map(|_| (std * stream.normal()) as f32).collect();
             Tensor::from_vec(data, shape, &Device::Cpu)
         };
         let ones = || Tensor::ones(hidden, DType::F32, &Device::Cpu);

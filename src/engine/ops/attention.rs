@@ -51,7 +51,8 @@ fn slow(qkv: &Tensor, packed: &Packed, rope: &Rope) -> Result<Tensor> {
         x.transpose(0, 1)?.contiguous()
     };
     let (cos, sin) = rope.tensors(rows, qkv.device(), qkv.dtype())?;
-    let rotate = |x: &Tensor| candle_nn::rotary_emb::rope_slow(&x.unsqueeze(0)?, &cos, &sin)?.squeeze(0);
+    let rotate =
+        |x: &Tensor| candle_nn::rotary_emb::rope_slow(&x.unsqueeze(0)?, &cos, &sin)?.squeeze(0);
     let q = rotate(&split(0, heads)?)?;
     let repeat = |x: Tensor| -> Result<Tensor> {
         let group = heads / kv_heads;
@@ -186,7 +187,11 @@ impl Attention {
                     add_scaled(&mut dqkv[j * width + v_at..][..dim], grad, weights[j]);
                     let pull = scale * weights[j] * (pulls[j] - mean);
                     add_scaled(&mut dqkv[j * width + k_at..][..dim], q, pull);
-                    add_scaled(&mut dqkv[i * width + q_at..][..dim], &rows[j * width + k_at..][..dim], pull);
+                    add_scaled(
+                        &mut dqkv[i * width + q_at..][..dim],
+                        &rows[j * width + k_at..][..dim],
+                        pull,
+                    );
                 }
             }
         }
@@ -205,9 +210,10 @@ impl CustomOp1 for Attention {
         let (width, stride) = (self.width(), self.packed.heads * self.packed.head_dim);
         let rows = qkv.len() / width;
         let mut out = vec![0f32; rows * stride];
-        self.by_sequence(&mut out, stride).into_par_iter().zip(self.packed.starts.par_windows(2)).for_each(
-            |(out, it)| self.forward(&qkv[it[0] * width..it[1] * width], out),
-        );
+        self.by_sequence(&mut out, stride)
+            .into_par_iter()
+            .zip(self.packed.starts.par_windows(2))
+            .for_each(|(out, it)| self.forward(&qkv[it[0] * width..it[1] * width], out));
         Ok((CpuStorage::F32(out), Shape::from((rows, stride))))
     }
 
@@ -243,14 +249,15 @@ mod tests {
 
     #[test]
     fn agrees_with_the_slow_chain_and_with_finite_differences() {
-        let packed =
-            Packed { starts: Arc::new(vec![0, 3, 7]), heads: 4, kv_heads: 2, head_dim: 8 };
+        let packed = Packed { starts: Arc::new(vec![0, 3, 7]), heads: 4, kv_heads: 2, head_dim: 8 };
         let rope = Rope::new(&RopeConfig::plain(10_000.0), 8, 16);
         let qkv = finite::random(&mut Stream::new(3), &[7, 64]);
         let fast = attention(&qkv, &packed, &rope).unwrap();
         let parts: Vec<Tensor> = [(0, 3), (3, 4)]
             .iter()
-            .map(|(start, len)| slow(&qkv.narrow(0, *start, *len).unwrap(), &packed, &rope).unwrap())
+            .map(|(start, len)| {
+                slow(&qkv.narrow(0, *start, *len).unwrap(), &packed, &rope).unwrap()
+            })
             .collect();
         let gap = (fast - Tensor::cat(&parts, 0).unwrap()).unwrap().abs().unwrap();
         assert!(gap.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);

@@ -34,15 +34,14 @@ impl CustomOp1 for GatedSilu {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = values(storage, layout)?;
         let mut out = vec![0f32; x.len() / 2];
-        out.par_chunks_mut(self.width)
-            .with_min_len(32)
-            .zip(x.par_chunks(2 * self.width))
-            .for_each(|(out, row)| {
+        out.par_chunks_mut(self.width).with_min_len(32).zip(x.par_chunks(2 * self.width)).for_each(
+            |(out, row)| {
                 let (gate, up) = row.split_at(self.width);
                 for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
                     *out = gate * up / (1.0 + (-gate).exp());
                 }
-            });
+            },
+        );
         let rows = x.len() / (2 * self.width);
         Ok((CpuStorage::F32(out), Shape::from((rows, self.width))))
     }
@@ -80,7 +79,8 @@ mod tests {
     #[test]
     fn agrees_with_the_slow_chain_and_with_finite_differences() {
         let x = finite::random(&mut Stream::new(2), &[4, 12]);
-        let slow = (x.narrow(1, 0, 6).unwrap().silu().unwrap() * x.narrow(1, 6, 6).unwrap()).unwrap();
+        let slow =
+            (x.narrow(1, 0, 6).unwrap().silu().unwrap() * x.narrow(1, 6, 6).unwrap()).unwrap();
         let gap = (gated_silu(&x).unwrap() - slow).unwrap().abs().unwrap().max_all().unwrap();
         assert!(gap.to_scalar::<f32>().unwrap() < 1e-5);
         finite::check(&[x], |it| gated_silu(&it[0]));

@@ -89,7 +89,10 @@ pub(crate) mod finite {
                 };
                 let want = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
                 let got = f64::from(grad[at]);
-                assert!((got - want).abs() < 2e-2 * (1.0 + want.abs()), "input {k}[{at}]: {got} {want}");
+                assert!(
+                    (got - want).abs() < 2e-2 * (1.0 + want.abs()),
+                    "input {k}[{at}]: {got} {want}"
+                );
             }
         }
     }
