@@ -58,6 +58,9 @@ impl Local {
     }
 }
 
+/// The tokens of one masked span and the entity that it names.
+type Masked = (Vec<usize>, Option<usize>);
+
 /// Tokens to corrupt, span by span, with the entity each span names. `continuation` is where the
 /// scored text lies in the rendered prompt.
 fn masked(
@@ -65,7 +68,7 @@ fn masked(
     input: &Input,
     encoded: &Encoded,
     continuation: Option<&Range<usize>>,
-) -> Result<Vec<(Vec<usize>, Option<usize>)>, EngineError> {
+) -> Result<Vec<Masked>, EngineError> {
     if corruption.spans.is_empty() {
         let last = match input {
             Input::Chat(messages) => messages.iter().rposition(|it| it.role == Role::User),
@@ -88,11 +91,7 @@ fn masked(
 }
 
 /// The prompt with corrupted rows, and the ids that stand in for masked ones under `substitute`.
-fn overlaid(
-    corruptor: &Corruptor,
-    ids: Vec<u32>,
-    masked: &[(Vec<usize>, Option<usize>)],
-) -> (Prompt, Vec<u32>) {
+fn overlaid(corruptor: &Corruptor, ids: Vec<u32>, masked: &[Masked]) -> (Prompt, Vec<u32>) {
     let mut prompt = Prompt { ids, ..Prompt::default() };
     let mut labels = prompt.ids.clone();
     for (tokens, entity) in masked {

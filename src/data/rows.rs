@@ -170,7 +170,7 @@ fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     for message in messages {
         match message.role.as_str() {
             "system" | "developer" if turns.is_empty() && user.is_none() => {
-                system = Some(message.content)
+                system = Some(message.content);
             }
             "user" if user.is_none() => user = Some(message.content),
             "assistant" => {

@@ -15,6 +15,7 @@ pub const WINDOW_OVERLAP: usize = 20;
 
 /// The encoders there are.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per classifier, for the life of the process")]
 pub enum AnyEncoder {
     /// Hashed n-grams, scored without a dense vector.
     Hashed(Hashed),
@@ -87,7 +88,7 @@ impl Scorer {
             let window = text.get(span.clone()).expect("windows end on character boundaries");
             match self.score_window(window) {
                 Ok(score) if best.as_ref().is_none_or(|it| score > it.0) => {
-                    best = Some((score, span))
+                    best = Some((score, span));
                 }
                 Ok(_) => {}
                 Err(EmbedError::TooLong { tokens, limit }) => {

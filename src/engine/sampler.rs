@@ -153,14 +153,14 @@ mod tests {
 
     #[test]
     fn penalties_and_bias_move_the_choice() {
-        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        let biased = Sampling { logit_bias: vec![(2, 5.0)], ..greedy.clone() };
+        let greedy = || Sampling { temperature: 0.0, ..Sampling::default() };
+        let biased = Sampling { logit_bias: vec![(2, 5.0)], ..greedy() };
         assert_eq!(Sampler::new(&biased, 0, 0, &[]).sample(&mut [3.0, 2.0, 1.0]), 2);
-        let penalised = Sampling { presence_penalty: 2.0, ..greedy.clone() };
+        let penalised = Sampling { presence_penalty: 2.0, ..greedy() };
         let mut sampler = Sampler::new(&penalised, 0, 0, &[]);
         assert_eq!(sampler.sample(&mut [3.0, 2.0]), 0);
         assert_eq!(sampler.sample(&mut [3.0, 2.0]), 1);
-        let repeated = Sampling { repetition_penalty: 2.0, ..greedy };
+        let repeated = Sampling { repetition_penalty: 2.0, ..greedy() };
         assert_eq!(Sampler::new(&repeated, 0, 0, &[0]).sample(&mut [3.0, 2.0]), 1);
     }
 }

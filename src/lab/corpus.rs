@@ -483,11 +483,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn weights_are_per_cent() {
-        for weights in [&BASE[..], &TARGET[..]] {
-            assert_eq!(weights.iter().map(|it| it.1).sum::<usize>(), 100);
-        }
-    }
 }

@@ -1,3 +1,5 @@
+//! Every treatment on hand-made cases.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

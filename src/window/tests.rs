@@ -1,3 +1,5 @@
+//! What leaves the window, however the text is cut.
+
 use proptest::prelude::*;
 
 use super::*;

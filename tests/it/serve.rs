@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 struct Server {
     child: Child,
     base: String,
+    /// Kept open: a server whose output is closed under it stops.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Drop for Server {
@@ -33,10 +35,11 @@ fn serve(arguments: &[&str]) -> Server {
     all.extend(arguments);
     let mut child = binary(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
     let base = line.split_whitespace().find(|it| it.starts_with("http://")).unwrap_or_default();
     assert!(!base.is_empty(), "no ready line: {line}");
-    Server { base: base.to_owned(), child }
+    Server { base: base.to_owned(), child, _output: output }
 }
 
 async fn post(server: &Server, path: &str, body: Value) -> (u16, String) {

@@ -8,7 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("seed", &[]),
     ("types", &[]),
     ("config", &["types"]),
-    ("telemetry", &["types"]),
+    ("telemetry", &["config", "types"]),
     ("policy", &["seed", "types"]),
     ("text", &[]),
     ("embed", &["text"]),
