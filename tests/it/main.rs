@@ -1,9 +1,17 @@
 //! One binary of integration tests.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::let_underscore_must_use,
+    clippy::needless_pass_by_value,
+    reason = "a test says what is wrong by panicking"
+)]
 
 mod engine;
 mod guarded;
 mod http;
 mod onnx;
+mod parity;
 mod reference;
 mod serve;
 mod tidy;

@@ -1,4 +1,4 @@
-//! Sentence encoders through the real ONNX Runtime, which this test's set-up fetches from PyPI.
+//! Sentence encoders through the real ONNX Runtime, which this test's set-up fetches from `PyPI`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
