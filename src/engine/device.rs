@@ -7,23 +7,12 @@ use candle_core::{DType, Device};
 #[must_use]
 pub fn best() -> (Device, DType) {
     #[cfg(feature = "cuda")]
-    {
-        // Device creation panics, not fails, when a CUDA library is missing: ask for it first.
-        use candle_core::cuda_backend::cudarc::driver::sys;
-        // SAFETY: only looks whether the driver library can be opened.
-        #[expect(unsafe_code, reason = "cudarc marks the look-up of a shared library as unsafe")]
-        let present = unsafe { sys::is_culib_present() };
-        if present {
-            match Device::new_cuda(0) {
-                Ok(device) => {
-                    tracing::info!("running on GPU 0 in bf16");
-                    return (device, DType::BF16);
-                }
-                Err(error) => tracing::warn!(%error, "no usable GPU, running on the CPU"),
-            }
-        } else {
-            tracing::info!("no CUDA driver on this machine, running on the CPU");
+    match Device::new_cuda(0) {
+        Ok(device) => {
+            tracing::info!("running on GPU 0 in bf16");
+            return (device, DType::BF16);
         }
+        Err(error) => tracing::warn!(%error, "no usable GPU, running on the CPU"),
     }
     // bf16 is ten times slower than f32 on CPUs without AMX.
     (Device::Cpu, DType::F32)
