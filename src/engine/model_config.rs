@@ -159,6 +159,7 @@ impl ModelConfig {
             "head_dim": self.head_dim,
             "rms_norm_eps": f64::from(self.norm_eps),
             "rope_theta": self.rope.theta,
+            "rope_scaling": self.rope.scaling.to_json(),
             "max_position_embeddings": self.context_length,
             "tie_word_embeddings": self.tied_head,
             "hidden_act": "silu",

@@ -36,6 +36,24 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// As `config.json` writes it; null without scaling.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Linear { factor } => serde_json::json!({ "rope_type": "linear", "factor": factor }),
+            Self::Llama3 { factor, low, high, original } => serde_json::json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }),
+        }
+    }
+}
+
 impl RopeConfig {
     /// No scaling.
     #[must_use]

@@ -163,7 +163,8 @@ pub fn save(decoder: &Decoder, folder: &Path, dtype: DType) -> Result<(), Engine
     let failed = |it: &dyn std::fmt::Display| EngineError::file(&path, it.to_string());
     fs::create_dir_all(folder).map_err(|it| failed(&it))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(&tensors, Some(metadata), &partial).map_err(|it| failed(&it))?;
+    let bytes = safetensors::serialize(&tensors, Some(metadata)).map_err(|it| failed(&it))?;
+    fs::write(&partial, bytes).map_err(|it| failed(&it))?;
     fs::rename(&partial, &path).map_err(|it| failed(&it))?;
     let config =
         serde_json::to_string_pretty(&decoder.config.to_json()).expect("a configuration is JSON");

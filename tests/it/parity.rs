@@ -152,3 +152,21 @@ fn lab_chats_give_the_ids_and_logits_of_transformers() {
         assert_eq!(best, chat.argmax, "{messages:?}");
     }
 }
+
+/// What is saved loads as the same model, frequencies included.
+#[test]
+fn saving_keeps_the_model() {
+    for variant in ["tied", "untied", "llama3"] {
+        let decoder = weights::load(&fixture(variant), &Device::Cpu, DType::F32).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        weights::save(&decoder, dir.path(), DType::F32).unwrap();
+        let again = weights::load(dir.path(), &Device::Cpu, DType::F32).unwrap();
+        assert_eq!(again.config, decoder.config, "{variant}");
+        let logits = |it: &Decoder| {
+            let ids = Tensor::new(&[3u32, 9, 27, 5, 11], &Device::Cpu).unwrap();
+            let hidden = it.forward(it.embed(&ids).unwrap(), &[0, 5]).unwrap();
+            it.logits(&hidden).unwrap().to_vec2::<f32>().unwrap()
+        };
+        assert_eq!(logits(&again), logits(&decoder), "{variant}");
+    }
+}
