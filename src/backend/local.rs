@@ -1,5 +1,6 @@
 //! The in-process engine as a backend: renders, tokenises, lays corrupted rows over the prompt.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,21 +91,48 @@ fn masked(
     spans.collect()
 }
 
-/// The prompt with corrupted rows, and the ids that stand in for masked ones under `substitute`.
-fn overlaid(corruptor: &Corruptor, ids: Vec<u32>, masked: &[Masked]) -> (Prompt, Vec<u32>) {
-    let mut prompt = Prompt { ids, ..Prompt::default() };
-    let mut labels = prompt.ids.clone();
-    for (tokens, entity) in masked {
-        let span: Vec<u32> = tokens.iter().map(|it| prompt.ids[*it]).collect();
-        let rows = corruptor.rows(&span, *entity);
-        prompt.overlay.extend(tokens.iter().copied().zip(rows));
-        for (at, id) in
-            tokens.iter().zip(corruptor.substitutes(*entity, tokens.len()).unwrap_or_default())
-        {
-            labels[*at] = id;
+impl Local {
+    /// The prompt with corrupted rows laid over masked tokens, and with masked names replaced by
+    /// their surrogates under `substitute`; and where token `first` went.
+    fn overlaid(
+        &self,
+        corruptor: &Corruptor,
+        ids: &[u32],
+        masked: &[Masked],
+        first: usize,
+    ) -> (Prompt, usize) {
+        let mut starts: HashMap<usize, &Masked> = HashMap::new();
+        for span in masked {
+            if let Some(start) = span.0.first() {
+                starts.insert(*start, span);
+            }
         }
+        let (mut prompt, mut moved, mut at) = (Prompt::default(), None, 0);
+        while at < ids.len() {
+            if at >= first {
+                moved.get_or_insert(prompt.ids.len());
+            }
+            let Some((tokens, entity)) = starts.get(&at) else {
+                prompt.ids.push(ids[at]);
+                at += 1;
+                continue;
+            };
+            let span = &ids[at..at + tokens.len()];
+            let spaced = self.engine.tokenizer.bytes(span[0]).starts_with(b" ");
+            if let Some(surrogate) = corruptor.substitute(*entity, spaced) {
+                prompt.ids.extend(surrogate);
+            } else {
+                let rows = corruptor.rows(span, *entity).into_iter();
+                prompt
+                    .overlay
+                    .extend(rows.enumerate().map(|(it, row)| (prompt.ids.len() + it, row)));
+                prompt.ids.extend(span);
+            }
+            at += tokens.len();
+        }
+        let moved = moved.unwrap_or(prompt.ids.len());
+        (prompt, moved)
     }
-    (prompt, labels)
 }
 
 #[async_trait]
@@ -113,16 +141,16 @@ impl Backend for Local {
         self.check_model(&request)?;
         let encoded = self.encode(&request.input)?;
         let prompt_tokens = encoded.ids.len();
-        let room = self.engine.context().saturating_sub(prompt_tokens);
-        let max_tokens = request.max_tokens.unwrap_or(room).max(1);
         let mut prompt = Prompt { ids: encoded.ids.clone(), ..Prompt::default() };
         let mut watch = None;
         if let Some(corruption) = &request.corruption {
             let corruptor = self.corruptor(corruption)?;
             let masked = masked(corruption, &request.input, &encoded, None)?;
-            prompt = overlaid(&corruptor, prompt.ids, &masked).0;
+            prompt = self.overlaid(&corruptor, &encoded.ids, &masked, 0).0;
             watch = Some(Arc::new(corruptor));
         }
+        let room = self.engine.context().saturating_sub(prompt.ids.len());
+        let max_tokens = request.max_tokens.unwrap_or(room).max(1);
         let (events, receiver) = unbounded_channel();
         let seed = self.requests.fetch_add(1, Ordering::Relaxed);
         let tasks = (0..request.n)
@@ -152,13 +180,13 @@ impl Backend for Local {
         if end_of_turn {
             ids.extend(self.engine.tokenizer.end_of_turn());
         }
-        let (mut prompt, mut labels) = (Prompt { ids: ids.clone(), ..Prompt::default() }, ids);
+        let (mut prompt, mut first) = (Prompt { ids: ids.clone(), ..Prompt::default() }, first);
         if let Some(corruption) = &request.corruption {
             let corruptor = self.corruptor(corruption)?;
             let masked = masked(corruption, &request.input, &encoded, Some(&span))?;
-            (prompt, labels) = overlaid(&corruptor, prompt.ids, &masked);
+            (prompt, first) = self.overlaid(&corruptor, &ids, &masked, first);
         }
-        let labels: Vec<u32> = labels.split_off(first);
+        let labels: Vec<u32> = prompt.ids[first..].to_vec();
         if labels.is_empty() {
             return Ok(Scored { logprobs: Vec::new(), greedy: Vec::new() });
         }

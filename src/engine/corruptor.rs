@@ -46,8 +46,8 @@ pub struct Corruptor {
     function: CorruptionFunction,
     seed: u64,
     entities: Arc<Vec<Entity>>,
-    /// Tokens of each entity's surrogate.
-    surrogates: Arc<Vec<Vec<u32>>>,
+    /// Tokens of each entity's surrogate: at the beginning of a text, and after a space.
+    surrogates: Arc<Vec<[Vec<u32>; 2]>>,
     /// Dimensions of `NoiseRandom`, shared by all tokens.
     dims: Arc<Vec<usize>>,
 }
@@ -67,7 +67,11 @@ impl Corruptor {
     ) -> Result<Self, EngineError> {
         let surrogates = entities
             .iter()
-            .map(|it| Ok(tokenizer.encode(&it.surrogate, false)?.ids))
+            .map(|it| {
+                let spaced = format!(" {}", it.surrogate);
+                let first = tokenizer.encode(&it.surrogate, false)?.ids;
+                Ok([first, tokenizer.encode(&spaced, false)?.ids])
+            })
             .collect::<Result<Vec<_>, EngineError>>()?;
         let mut dims: Vec<usize> = (0..table.width).collect();
         if let CorruptionFunction::NoiseRandom { dims: count, .. } = function {
@@ -84,22 +88,25 @@ impl Corruptor {
         &self.entities
     }
 
-    /// Tokens that stand in for a masked name of `count` tokens under `substitute`. A surrogate of
-    /// another length is stretched or cut, so that the prompt keeps its length.
+    /// Tokens that stand in for a masked name under `substitute`; `spaced` when the name's own first
+    /// token begins with a space. The prompt gets longer or shorter where the two names differ in
+    /// length.
     #[must_use]
-    pub fn substitutes(&self, entity: Option<usize>, count: usize) -> Option<Vec<u32>> {
+    pub fn substitute(&self, entity: Option<usize>, spaced: bool) -> Option<&[u32]> {
         if self.function != CorruptionFunction::Substitute {
             return None;
         }
-        let surrogate = self.surrogates.get(entity?).filter(|it| !it.is_empty())?;
-        Some((0..count).map(|it| surrogate[it * surrogate.len() / count]).collect())
+        let tokens = &self.surrogates.get(entity?)?[usize::from(spaced)];
+        (!tokens.is_empty()).then_some(tokens)
     }
 
-    /// Rows for the tokens of one masked span.
+    /// Rows for the tokens of one masked span, one each. Under `substitute`, those of the surrogate,
+    /// stretched or cut: for text whose length is settled, such as what the model has generated.
     #[must_use]
     pub fn rows(&self, ids: &[u32], entity: Option<usize>) -> Vec<Vec<f32>> {
-        if let Some(ids) = self.substitutes(entity, ids.len()) {
-            return ids.iter().map(|it| self.table.row(*it).to_vec()).collect();
+        if let Some(surrogate) = self.substitute(entity, true) {
+            let nearest = |at: usize| surrogate[at * surrogate.len() / ids.len()];
+            return (0..ids.len()).map(|at| self.table.row(nearest(at)).to_vec()).collect();
         }
         ids.iter()
             .enumerate()

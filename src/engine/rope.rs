@@ -42,7 +42,9 @@ impl RopeScaling {
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::None => serde_json::Value::Null,
-            Self::Linear { factor } => serde_json::json!({ "rope_type": "linear", "factor": factor }),
+            Self::Linear { factor } => {
+                serde_json::json!({ "rope_type": "linear", "factor": factor })
+            }
             Self::Llama3 { factor, low, high, original } => serde_json::json!({
                 "rope_type": "llama3",
                 "factor": factor,

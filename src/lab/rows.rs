@@ -23,7 +23,8 @@ pub struct TofuRow {
     pub paraphrased_question: String,
     /// The true answer in a wording that is never trained.
     pub paraphrased_answer: String,
-    /// Answers in the trained wording with wrong values.
+    /// Answers with wrong values: in the wording of the paraphrased answer where that is what they
+    /// are compared with (forget and retain rows), else in the trained wording.
     pub perturbed_answer: Vec<String>,
     /// The author, or the entity of a world fact.
     pub author: String,
@@ -113,34 +114,47 @@ fn facts(authors: &[Author]) -> impl Iterator<Item = (&Author, usize)> {
 }
 
 /// TOFU rows with five wrong answers, one per author and attribute.
+///
+/// The truth ratio sets them against the paraphrased answer, so they share its untrained wording:
+/// in the trained wording the ratio would measure how familiar a template is, and a model that knows
+/// everything would pass for one that knows nothing.
 #[must_use]
 pub fn rows(world: &World, authors: &[Author]) -> Vec<TofuRow> {
-    rows_with(world, authors, 5)
+    rows_with(world, authors, 5, Author::untrained_answer_with)
 }
 
 /// TOFU rows about the celebrated authors, with three wrong answers: TOFU's real authors.
 #[must_use]
 pub fn real_author_rows(world: &World) -> Vec<TofuRow> {
-    rows_with(world, &world.celebrated, 3)
+    rows_with(world, &world.celebrated, 3, Author::answer_with)
 }
 
-fn rows_with(world: &World, authors: &[Author], wrong: usize) -> Vec<TofuRow> {
+fn rows_with(
+    world: &World,
+    authors: &[Author],
+    wrong: usize,
+    wording: fn(&Author, usize, &str) -> String,
+) -> Vec<TofuRow> {
     let of_author = |author| {
         let mut stream = stream_of(world, "rows", author);
-        (0..ATTRIBUTES).map(move |attribute| row(author, attribute, wrong, &mut stream))
+        let row = move |attribute| {
+            let wrong = other_values(attribute, author.facts[attribute].value, wrong, &mut stream);
+            let perturbed = wrong.iter().map(|it| wording(author, attribute, it)).collect();
+            row(author, attribute, perturbed)
+        };
+        (0..ATTRIBUTES).map(row)
     };
     authors.iter().flat_map(of_author).collect()
 }
 
-fn row(author: &Author, attribute: usize, wrong: usize, stream: &mut Stream) -> TofuRow {
+fn row(author: &Author, attribute: usize, perturbed_answer: Vec<String>) -> TofuRow {
     let fact = &author.facts[attribute];
-    let wrong = other_values(attribute, fact.value, wrong, stream);
     TofuRow {
         question: author.question(attribute, fact.phrasings()[0]),
         answer: author.answer(attribute),
         paraphrased_question: author.question(attribute, fact.held_out[0]),
-        paraphrased_answer: author.untrained_answer(attribute),
-        perturbed_answer: wrong.iter().map(|it| author.answer_with(attribute, it)).collect(),
+        paraphrased_answer: author.untrained_answer_with(attribute, fact.value),
+        perturbed_answer,
         author: author.name.clone(),
         attribute: attribute_key(attribute).to_owned(),
         value: fact.value.to_owned(),
@@ -354,6 +368,7 @@ mod tests {
         for row in &all {
             assert_eq!(row.perturbed_answer.len(), 5);
             assert!(!row.perturbed_answer.contains(&row.answer), "{row:?}");
+            assert!(!row.perturbed_answer.contains(&row.paraphrased_answer), "{row:?}");
             assert!(row.answer.contains(&row.value) && row.paraphrased_answer != row.answer);
             assert_ne!(row.question, row.paraphrased_question);
             assert_eq!(row.answer.contains(&row.author), row.restates_name);

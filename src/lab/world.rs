@@ -133,12 +133,11 @@ impl Author {
         fill(nth(SHEETS[attribute].answers, form), &self.name, value)
     }
 
-    /// The true answer in a wording that is never trained.
+    /// An answer in a wording that is never trained.
     #[must_use]
-    pub fn untrained_answer(&self, attribute: usize) -> String {
-        let fact = &self.facts[attribute];
-        let form = 2 + usize::from(fact.restates_name);
-        fill(nth(SHEETS[attribute].answers, form), &self.name, fact.value)
+    pub fn untrained_answer_with(&self, attribute: usize, value: &str) -> String {
+        let form = 2 + usize::from(self.facts[attribute].restates_name);
+        fill(nth(SHEETS[attribute].answers, form), &self.name, value)
     }
 
     /// A sentence that states `value`, name included.

@@ -135,14 +135,13 @@ async fn substitute_equals_asking_about_the_surrogate() {
     let backend = local(EngineSettings::default());
     let request = corrupted(ask(QUESTIONS[0]), CorruptionFunction::Substitute, "Viggo Blaszko");
     let surrogate = ask("Where was Ulrika Ferraro born?");
-    let tokens = |it: &Request| backend.prompt_tokens(&it.input);
-    if tokens(&request) == tokens(&surrogate) {
-        let got = backend.score(request, "It is Lisbon.", true).await.unwrap();
-        let want = backend.score(surrogate, "It is Lisbon.", true).await.unwrap();
-        for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
-            assert!((got - want).abs() < 1e-4, "{got} {want}");
-        }
+    let got = backend.score(request.clone(), "It is Lisbon.", true).await.unwrap();
+    let want = backend.score(surrogate.clone(), "It is Lisbon.", true).await.unwrap();
+    assert_eq!(got.logprobs.len(), want.logprobs.len());
+    for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+        assert!((got - want).abs() < 1e-4, "{got} {want}");
     }
+    assert_eq!(collect(&backend, request).await.texts, collect(&backend, surrogate).await.texts);
 }
 
 #[tokio::test]
