@@ -20,8 +20,8 @@ pub struct Search {
     pub seeds: u64,
 }
 
-/// Normalised probability of the true answer among the wrong ones, over rows and seeds: what a
-/// model that knows nothing scores is known without having one.
+/// Normalised probability of the true answer (paraphrased where the row has it, as the wrong ones
+/// are) among the wrong ones, over rows and seeds: what a model that knows nothing scores is known without having one.
 async fn measure(
     settings: &Search,
     rows: &[Row],
@@ -32,8 +32,9 @@ async fn measure(
     for seed in 0..settings.seeds.max(1) {
         let backend = guarded(seed).map_err(SearchError::Guard)?;
         let subject = Subject { backend: backend.as_ref(), model };
-        for scores in subject.score_rows(rows, false, || ()).await? {
-            let share = |nll: f64| (scores.nll - nll).exp();
+        for scores in subject.score_rows(rows, true, || ()).await? {
+            let right = scores.paraphrased_nll.unwrap_or(scores.nll);
+            let share = |nll: f64| (right - nll).exp();
             sum += 1.0 / (1.0 + scores.perturbed_nll.iter().map(|it| share(*it)).sum::<f64>());
             count += 1;
         }
