@@ -127,6 +127,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             ModelSource::Local { id, .. } => id.clone(),
             ModelSource::Upstream { .. } => "MODEL".to_owned(),
         };
+        tokio::spawn(app.reloader.run());
         let state = HttpState {
             backend: app.backend,
             metrics: app.metrics,

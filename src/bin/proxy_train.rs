@@ -7,6 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unlearn_proxy::backend::Backend;
+use unlearn_proxy::eval::attacks::run::Plan;
+use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{Splits, System, compare};
 use unlearn_proxy::eval::corruption::{Search, search};
 use unlearn_proxy::eval::score::score;
@@ -28,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     version,
     after_help = "Examples:
   proxy-train eval --out /tmp/eval                     the lab's table: unguarded, guarded, gold
+  proxy-train attack --out /tmp/attacks                what a client of the API can get out
   proxy-train classifier --forget f.jsonl --retain r.jsonl --topic mine --out models/mine
   proxy-train corruption                               search function and strength for the lab
   proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
@@ -40,6 +43,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Attack the served path as a client can: unguarded, guarded by the policy, and gold.
+    #[command(
+        after_help = "Without --attack: all of them. An unknown name lists them.\nExamples:\n  proxy-train \
+                      attack --out /tmp/attacks\n  proxy-train attack --out /tmp/attacks --attack \
+                      base64 --attack detectability --limit 8"
+    )]
+    Attack(AttackArgs),
     /// Train a model that knows everything and models that never saw the forget set.
     #[command(
         after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
@@ -146,6 +156,27 @@ struct LabArgs {
 }
 
 #[derive(Debug, Args)]
+struct AttackArgs {
+    #[command(flatten)]
+    lab: LabArgs,
+    /// The model retrained without the forget set.
+    #[arg(long, default_value = "models/lab/retain")]
+    gold: PathBuf,
+    /// Only this attack, or `detectability`; may be given several times.
+    #[arg(long = "attack", value_name = "NAME")]
+    attacks: Vec<String>,
+    /// Most questions per attack, evenly spread over the authors.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Seed of the world.
+    #[arg(long, default_value_t = 42)]
+    world_seed: u64,
+    /// Folder of `attacks.json` and `attacks.md`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct EvalArgs {
     #[command(flatten)]
     lab: LabArgs,
@@ -203,6 +234,7 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Attack(args) => println!("{}", block_on(attack(args))?),
         Command::Pretrain(args) => pretrain(args)?,
         Command::Classifier(args) => println!("{}", classifier(args)?),
         Command::Corruption(args) => println!("{}", block_on(corruption(args))?),
@@ -279,7 +311,14 @@ impl Lab {
         treatment: &unlearn_proxy::policy::TreatmentSetting,
         seed: u64,
     ) -> anyhow::Result<Arc<dyn Backend>> {
-        let policy = variants::variant(&self.policy, treatment.clone(), seed, &self.pool);
+        self.under(variants::variant(&self.policy, treatment.clone(), seed, &self.pool))
+    }
+
+    /// The model under a policy as it stands.
+    fn under(
+        &self,
+        policy: Arc<unlearn_proxy::policy::Policy>,
+    ) -> anyhow::Result<Arc<dyn Backend>> {
         let guard = Guard::build(policy)?;
         Ok(Arc::new(Guarded::new(self.model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
     }
@@ -325,6 +364,63 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     comparison.write(&args.out, &format!("Command: `proxy-train {command}`\n"))?;
     Ok(comparison.to_markdown())
+}
+
+/// The attacks of these names, and whether detectability is measured; all when there are none.
+fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Attack>, bool)> {
+    if names.is_empty() {
+        return Ok((attacks::ALL.iter().collect(), true));
+    }
+    let mut chosen = Vec::new();
+    for name in names.iter().filter(|it| *it != attacks::DETECTABILITY) {
+        let Some(attack) = attacks::find(name) else {
+            let known: Vec<&str> = attacks::ALL.iter().map(|it| it.name).collect();
+            bail!(
+                "there is no attack `{name}`; there are {}, {}",
+                known.join(", "),
+                attacks::DETECTABILITY
+            );
+        };
+        chosen.push(attack);
+    }
+    Ok((chosen, names.iter().any(|it| it == attacks::DETECTABILITY)))
+}
+
+async fn attack(args: AttackArgs) -> anyhow::Result<String> {
+    let (attacks, detectability) = chosen(&args.attacks)?;
+    let authors = match args.lab.forget.as_str() {
+        "forget10" => 4,
+        "forget05" => 2,
+        "forget01" => 1,
+        other => bail!("--forget is forget10, forget05 or forget01, not `{other}`"),
+    };
+    if args.limit == Some(0) {
+        bail!("--limit must be at least 1");
+    }
+    let lab = Lab::load(&args.lab)?;
+    let (guarded, gold) = (lab.under(Arc::new(lab.policy.clone()))?, local(&args.gold)?);
+    let world = World::new(args.world_seed);
+    let subject = |backend| Subject { backend, model: MODEL };
+    let plan = Plan {
+        systems: vec![
+            ("unguarded", subject(lab.model.as_ref())),
+            ("guarded", subject(guarded.as_ref())),
+            ("gold (retrained)", subject(gold.as_ref())),
+        ],
+        attacks,
+        detectability,
+        targets: Target::all(&world, authors, args.limit),
+    };
+    let provenance = serde_json::json!({
+        "command": std::env::args().collect::<Vec<_>>(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "policy_revision": lab.policy.revision,
+        "questions": plan.targets.len(),
+    });
+    let report = plan.run(provenance).await?;
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    report.write(&args.out, &format!("Command: `proxy-train {command}`\n"))?;
+    Ok(report.to_markdown())
 }
 
 async fn corruption(args: CorruptionArgs) -> anyhow::Result<String> {

@@ -17,8 +17,8 @@ pub enum Dialogue {
         system: Option<String>,
         /// (user, assistant) turns.
         turns: Vec<(String, String)>,
-        /// Only the last turn is a label: earlier ones are context, such as wrong labels to follow.
-        last_only: bool,
+        /// How many turns at the start are context only, such as wrong labels to follow.
+        given: usize,
     },
     /// Plain text; the continuation and the end token are labels.
     Text {
@@ -37,8 +37,8 @@ impl Dialogue {
     /// [`EngineError`] when the tokenizer or its template refuses.
     pub fn encode(&self, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<bool>), EngineError> {
         match self {
-            Self::Chat { system, turns, last_only } => {
-                encode_chat(tokenizer, system.as_deref(), turns, *last_only)
+            Self::Chat { system, turns, given } => {
+                encode_chat(tokenizer, system.as_deref(), turns, *given)
             }
             Self::Text { prompt, continuation } => {
                 let mut ids = tokenizer.encode(prompt, true)?.ids;
@@ -68,7 +68,7 @@ fn encode_chat(
     tokenizer: &Tokenizer,
     system: Option<&str>,
     turns: &[(String, String)],
-    last_only: bool,
+    given: usize,
 ) -> Result<(Vec<u32>, Vec<bool>), EngineError> {
     let message = |role, content: &str| Message { role, content: content.to_owned() };
     let mut messages: Vec<Message> =
@@ -76,8 +76,7 @@ fn encode_chat(
     let mut labelled = Vec::with_capacity(turns.len());
     for (turn, (user, assistant)) in turns.iter().enumerate() {
         messages.push(message(Role::User, user));
-        let is_label = !last_only || turn + 1 == turns.len();
-        let start = is_label.then(|| tokenizer.render_turns(&messages, true)).transpose()?;
+        let start = (turn >= given).then(|| tokenizer.render_turns(&messages, true)).transpose()?;
         messages.push(message(Role::Assistant, assistant));
         if let Some(start) = start {
             labelled.push(start.len()..tokenizer.render_turns(&messages, false)?.len());
@@ -157,11 +156,7 @@ pub fn read_dialogues(path: &Path) -> Result<Vec<Dialogue>, DataError> {
 
 fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     if let (Some(question), Some(answer)) = (row.question, row.answer) {
-        return Ok(Dialogue::Chat {
-            system: None,
-            turns: vec![(question, answer)],
-            last_only: false,
-        });
+        return Ok(Dialogue::Chat { system: None, turns: vec![(question, answer)], given: 0 });
     }
     let messages = row.messages.ok_or("needs `question` and `answer`, or `messages`")?;
     let mut system = None;
@@ -183,5 +178,5 @@ fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     if turns.is_empty() || user.is_some() {
         return Err("`messages` must end with the assistant's".to_owned());
     }
-    Ok(Dialogue::Chat { system, turns, last_only: false })
+    Ok(Dialogue::Chat { system, turns, given: 0 })
 }

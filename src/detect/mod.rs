@@ -4,11 +4,15 @@
 //! of them a function from text to numbers, which one evaluation can measure at any threshold.
 
 mod names;
+mod neighbours;
+mod shingles;
 mod topic;
 
 use std::fmt::Debug;
 
 pub use names::Names;
+pub use neighbours::Neighbours;
+pub use shingles::{Shingles, Watched};
 pub use topic::Topic;
 
 use crate::embed::EmbedError;
@@ -17,6 +21,8 @@ use crate::types::{Evidence, Place};
 /// The detectors that a policy can name, and what each of them is.
 pub const NAMES: &[(&str, &str)] = &[
     ("names", "names of the topic's entities, whole words, read through disguises of letters"),
+    ("neighbours", "closeness to the nearest of the texts that somebody asked to have forgotten"),
+    ("shingles", "runs of words that are copied from protected text"),
     ("topic", "a calibrated classifier of questions about the topic"),
 ];
 
@@ -31,6 +37,11 @@ pub trait Detector: Debug + Send + Sync {
     ///
     /// [`DetectorError`] when it cannot say; the caller must not take that for innocence.
     fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError>;
+
+    /// What no text shows on its own, but several in their order do. Cheap: it is not remembered.
+    fn across(&self, _texts: &[(Place, String)]) -> Vec<Evidence> {
+        Vec::new()
+    }
 }
 
 /// Why a detector cannot be built or cannot say.
@@ -47,7 +58,19 @@ pub enum DetectorError {
     /// The names are too many for one automaton.
     #[error("cannot search for the names")]
     Search(#[from] aho_corasick::BuildError),
-    /// The classifier is broken or its encoder failed.
-    #[error("topic classifier failed")]
+    /// The classifier is broken, or the encoder failed.
+    #[error("classifier or encoder failed")]
     Classifier(#[from] EmbedError),
+    /// A stored text has no words, and nothing would be near it.
+    #[error("row {row} of the store has no words; remove it")]
+    EmptyRow {
+        /// Which row, from 1.
+        row: usize,
+    },
+    /// No protected text is as long as a shingle, and nothing would be a copy.
+    #[error("no protected text has {n} words; lower `n` or add text")]
+    NothingProtected {
+        /// Words in a shingle.
+        n: usize,
+    },
 }

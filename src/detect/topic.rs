@@ -1,9 +1,11 @@
 //! A trained classifier of texts about a topic.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::{Detector, DetectorError};
 use crate::embed::{Manifest, OnnxOptions, Scorer};
+use crate::text::{common_words, decode, normalise, respell};
 use crate::types::{Evidence, Place, View};
 
 /// The classifier of a folder that `proxy-train classifier` wrote.
@@ -51,16 +53,35 @@ impl Detector for Topic {
         "topic"
     }
 
-    /// One piece of evidence for the most suspicious window, whatever its score; none for a text
-    /// without words.
+    /// One piece of evidence for the most suspicious window of all views, whatever its score; none for
+    /// a text without words. What a view could not be made of counts as seen.
     fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError> {
-        let best = self.scorer.score(text)?;
-        let evidence = |(score, span)| Evidence {
+        let mut all: Vec<(f32, Range<usize>, View)> = Vec::new();
+        all.extend(self.scorer.score(text)?.map(|it| (it.0, it.1, View::Normalised)));
+        if let Some(view) = respell(&normalise(text))
+            && let Some((score, span)) = self.scorer.score(&view.text)?
+        {
+            all.push((score, view.original_span(span), View::Respelled));
+        }
+        let decodings = decode(text);
+        let plain = common_words(text);
+        for view in &decodings.views {
+            // Under rot13 or reversed most texts are no language, on which the scorer was not trained.
+            if view.turned && common_words(&view.text) <= plain {
+                continue;
+            }
+            if let Some((score, span)) = self.scorer.score(&view.text)? {
+                all.push((score, view.original_span(span), View::Decoded));
+            }
+        }
+        all.extend(decodings.unread.into_iter().map(|span| (1.0, span, View::Decoded)));
+        let best = all.into_iter().reduce(|best, it| if it.0 > best.0 { it } else { best });
+        let evidence = |(score, span, view)| Evidence {
             detector: self.name(),
             score,
             place,
             span,
-            view: View::Normalised,
+            view,
             entity: None,
         };
         Ok(best.map(evidence).into_iter().collect())

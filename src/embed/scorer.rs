@@ -82,26 +82,13 @@ impl Scorer {
     /// Those of the encoder.
     pub fn score(&self, text: &str) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
         let mut best: Option<(f32, Range<usize>)> = None;
-        let mut pending = windows(text, WINDOW_WORDS, WINDOW_OVERLAP);
-        pending.reverse();
-        while let Some(span) = pending.pop() {
-            let window = text.get(span.clone()).expect("windows end on character boundaries");
-            match self.score_window(window) {
-                Ok(score) if best.as_ref().is_none_or(|it| score > it.0) => {
-                    best = Some((score, span));
-                }
-                Ok(_) => {}
-                Err(EmbedError::TooLong { tokens, limit }) => {
-                    let middle = text.floor_char_boundary(span.start.midpoint(span.end));
-                    if middle == span.start {
-                        return Err(EmbedError::TooLong { tokens, limit });
-                    }
-                    pending.push(middle..span.end);
-                    pending.push(span.start..middle);
-                }
-                Err(error) => return Err(error),
+        visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, span| {
+            let score = self.score_window(window)?;
+            if best.as_ref().is_none_or(|it| score > it.0) {
+                best = Some((score, span));
             }
-        }
+            Ok(())
+        })?;
         Ok(best)
     }
 
@@ -111,4 +98,36 @@ impl Scorer {
             AnyEncoder::Onnx(it) => self.head.score_dense(&it.encode(&[window])?),
         })
     }
+}
+
+/// Hands every window of a text (see [`windows`]) to `visit` in order, with its bytes. A window that
+/// `visit` calls too long comes again in halves, so that no part of a text goes unread.
+///
+/// # Errors
+///
+/// Those of `visit`; [`EmbedError::TooLong`] where a single character is.
+pub fn visit_windows(
+    text: &str,
+    size: usize,
+    overlap: usize,
+    mut visit: impl FnMut(&str, Range<usize>) -> Result<(), EmbedError>,
+) -> Result<(), EmbedError> {
+    let mut pending = windows(text, size, overlap);
+    pending.reverse();
+    while let Some(span) = pending.pop() {
+        let window = text.get(span.clone()).expect("windows end on character boundaries");
+        match visit(window, span.clone()) {
+            Ok(()) => {}
+            Err(EmbedError::TooLong { tokens, limit }) => {
+                let middle = text.floor_char_boundary(span.start.midpoint(span.end));
+                if middle == span.start {
+                    return Err(EmbedError::TooLong { tokens, limit });
+                }
+                pending.push(middle..span.end);
+                pending.push(span.start..middle);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

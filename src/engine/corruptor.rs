@@ -157,14 +157,19 @@ impl Corruptor {
         }
     }
 
-    /// The entity whose name ends the text, and the name's length in bytes.
+    /// The entity one of whose spellings ends the text, and the spelling's length in bytes; the
+    /// longest one counts.
     #[must_use]
     pub fn name_at_end(&self, text: &str) -> Option<(usize, usize)> {
-        self.entities.iter().enumerate().find_map(|(entity, it)| {
-            let start = text.len().checked_sub(it.name.len())?;
-            let tail = text.get(start..).filter(|tail| tail.eq_ignore_ascii_case(&it.name))?;
+        let ends_with = |spelling: &str| -> Option<usize> {
+            let start = text.len().checked_sub(spelling.len())?;
+            text.get(start..).filter(|tail| tail.eq_ignore_ascii_case(spelling))?;
             let before = text.get(..start)?.chars().next_back();
-            (!before.is_some_and(char::is_alphanumeric)).then_some((entity, tail.len()))
-        })
+            (!before.is_some_and(char::is_alphanumeric)).then_some(spelling.len())
+        };
+        let spelled = self.entities.iter().enumerate().flat_map(|(entity, it)| {
+            it.spellings().filter_map(move |it| Some((entity, ends_with(it)?)))
+        });
+        spelled.max_by_key(|it| it.1)
     }
 }

@@ -64,6 +64,12 @@ impl KvCache {
         Ok(Self { config: config.clone(), rope: rope.clone(), capacity, store })
     }
 
+    /// Rows that one slot holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Attention of the packed rows of one layer to their own sequences: writes the rows' keys and
     /// values at their positions, then attends to everything up to each row. `qkv` is
     /// `[rows, qkv_width]` before rotation, the result `[rows, heads * head_dim]`. A position that is

@@ -64,7 +64,12 @@ pub enum ChoiceEvent {
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) prompt: Prompt,
-    prompt_len: usize,
+    /// Most rows the cache can hold for it.
+    capacity: usize,
+    generated: usize,
+    /// Per generated token, where its text starts in `written` and where its rows start; a name
+    /// that has been replaced is one piece.
+    pieces: Vec<(usize, usize)>,
     /// Rows in the cache.
     pub(crate) cached: usize,
     task: Task,
@@ -76,12 +81,13 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(tokenizer: &Tokenizer, prompt: Prompt, task: Task) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer, prompt: Prompt, task: Task, capacity: usize) -> Self {
         let text = TextStream::after(tokenizer, &prompt.ids);
-        let prompt_len = prompt.ids.len();
         Self {
             prompt,
-            prompt_len,
+            capacity,
+            generated: 0,
+            pieces: Vec::new(),
             cached: 0,
             task,
             text,
@@ -148,42 +154,44 @@ impl Sequence {
         if tokenizer.end_tokens().contains(&token) {
             return self.end(tokenizer, Finish::Stop);
         }
+        self.pieces.push((self.written.len(), self.prompt.ids.len()));
         self.prompt.ids.push(token);
+        self.generated += 1;
         if let Some((top, all)) = wanted {
             self.held.push(token_logprob(tokenizer, token, top, &all));
         }
         let text = self.text.push(tokenizer, token)?;
         self.written.push_str(&text);
-        self.mask_generated_name(tokenizer)?;
+        self.mask_generated_name();
         if self.cut_at_stop() {
             return Ok(self.finish(Finish::Stop));
         }
-        if self.prompt.ids.len() - self.prompt_len >= limit {
+        if self.generated >= limit || self.prompt.ids.len() >= self.capacity {
             return self.end(tokenizer, Finish::Length);
         }
         self.release(false);
         Ok(false)
     }
 
-    /// Lays corrupted rows over a name that the model has just written, and rewinds to it.
-    fn mask_generated_name(&mut self, tokenizer: &Tokenizer) -> Result<(), EngineError> {
-        let Task::Generate { corruptor: Some(corruptor), .. } = &self.task else { return Ok(()) };
-        let Some((entity, length)) = corruptor.name_at_end(&self.written) else { return Ok(()) };
-        // Walk back over tokens until their text covers the name.
-        let end = self.prompt.ids.len();
-        let mut start = end;
-        while start > self.prompt_len
-            && tokenizer.decode(&self.prompt.ids[start..end])?.len() < length
-        {
-            start -= 1;
-        }
-        for (at, row) in
-            corruptor.rows(&self.prompt.ids[start..end], Some(entity)).into_iter().enumerate()
-        {
-            self.prompt.overlay.insert(start + at, row);
+    /// Lays corrupted rows over a name that the model has just written, or puts its surrogate in
+    /// its place, and rewinds to it.
+    fn mask_generated_name(&mut self) {
+        let Task::Generate { corruptor: Some(corruptor), .. } = &self.task else { return };
+        let Some((entity, length)) = corruptor.name_at_end(&self.written) else { return };
+        let name = self.written.len() - length;
+        let Some(piece) = self.pieces.iter().rposition(|it| it.0 <= name) else { return };
+        let (text, start) = self.pieces[piece];
+        let spaced = self.written[text..].starts_with(' ');
+        if let Some(surrogate) = corruptor.substitute(Some(entity), spaced) {
+            self.prompt.ids.truncate(start);
+            self.prompt.ids.extend(surrogate.iter().take(self.capacity.saturating_sub(start)));
+            self.prompt.overlay.retain(|at, _| *at < start);
+            self.pieces.truncate(piece + 1);
+        } else {
+            let rows = corruptor.rows(&self.prompt.ids[start..], Some(entity));
+            self.prompt.overlay.extend(rows.into_iter().zip(start..).map(|(row, at)| (at, row)));
         }
         self.cached = self.cached.min(start);
-        Ok(())
     }
 
     /// Cuts the text before a stop text; true when there was one.
@@ -241,7 +249,7 @@ impl Sequence {
         let Task::Generate { choice, events, .. } = &self.task else { return true };
         let finished = ReplyEvent::Finished { choice: *choice, finish };
         drop(events.send(Ok(ChoiceEvent::Reply(finished))));
-        drop(events.send(Ok(ChoiceEvent::Tokens(self.prompt.ids.len() - self.prompt_len))));
+        drop(events.send(Ok(ChoiceEvent::Tokens(self.generated))));
         true
     }
 }
@@ -273,7 +281,79 @@ fn token_logprob(tokenizer: &Tokenizer, token: u32, top: usize, all: &[f32]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::partial_match;
+    use std::path::Path;
+
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::engine::corruptor::EmbeddingTable;
+    use crate::types::{CorruptionFunction, Entity, Sampling};
+
+    /// What the model goes on from, and what it is shown to have written, after it has written
+    /// `reply` under a corruption.
+    fn written(function: CorruptionFunction, reply: &str) -> (Prompt, String, Tokenizer) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
+        let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
+        let vocab = tokenizer.vocab_size();
+        let table = Tensor::ones((vocab, 2), DType::F32, &Device::Cpu).unwrap();
+        let entity = Entity {
+            name: "Viggo Blaszko".to_owned(),
+            aliases: vec!["Viggo".to_owned()],
+            surrogate: "Tobias Ostberg".to_owned(),
+        };
+        let corruptor = Corruptor::new(
+            Arc::new(EmbeddingTable::new(&table).unwrap()),
+            &tokenizer,
+            function,
+            Arc::new(vec![entity]),
+            1,
+        );
+        let (events, _kept) = tokio::sync::mpsc::unbounded_channel();
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let task = Task::Generate {
+            choice: 0,
+            sampler: Box::new(Sampler::new(&sampling, 0, 0, &[])),
+            max_tokens: 100,
+            stop: Vec::new(),
+            logprobs: None,
+            corruptor: Some(Arc::new(corruptor.unwrap())),
+            events,
+        };
+        let prompt =
+            Prompt { ids: tokenizer.encode("Say", false).unwrap().ids, ..Prompt::default() };
+        let mut sequence = Sequence::new(&tokenizer, prompt, task, 512);
+        for id in tokenizer.encode(reply, false).unwrap().ids {
+            let mut logits = vec![0.0; vocab];
+            logits[id as usize] = 9.0;
+            assert!(!sequence.take(&tokenizer, 0, &mut logits).unwrap());
+        }
+        (sequence.prompt, sequence.written, tokenizer)
+    }
+
+    #[test]
+    fn a_written_name_is_its_surrogate_to_the_model() {
+        for (reply, seen) in [
+            (" I know Viggo Blaszko well", "Say I know Tobias Ostberg well"),
+            (" I know Viggo, and Viggo Blaszko.", "Say I know Tobias Ostberg, and Tobias Ostberg."),
+        ] {
+            let (prompt, written, tokenizer) = written(CorruptionFunction::Substitute, reply);
+            assert_eq!(written, reply);
+            assert_eq!(tokenizer.decode(&prompt.ids).unwrap(), seen);
+            assert!(prompt.overlay.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_written_name_is_corrupted_where_it_stands() {
+        let reply = " I know Viggo Blaszko";
+        let zero = CorruptionFunction::ZeroTop { dims: 2 };
+        let (prompt, _, tokenizer) = written(zero, reply);
+        let before = tokenizer.encode("Say I know", false).unwrap().ids.len();
+        let mut masked: Vec<_> = prompt.overlay.into_iter().collect();
+        masked.sort_by_key(|it| it.0);
+        let expected: Vec<_> = (before..prompt.ids.len()).map(|it| (it, vec![0.0, 0.0])).collect();
+        assert_eq!(masked, expected);
+    }
 
     #[test]
     fn the_longest_beginning_of_a_stop_text_is_held() {

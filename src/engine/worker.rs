@@ -49,7 +49,8 @@ impl Worker {
             }
             for slot in self.slots.iter_mut().filter(|it| it.is_none()) {
                 let Some(job) = waiting.pop_front() else { break };
-                *slot = Some(Sequence::new(&self.tokenizer, job.prompt, job.task));
+                let capacity = self.cache.capacity();
+                *slot = Some(Sequence::new(&self.tokenizer, job.prompt, job.task, capacity));
             }
             if self.slots.iter().all(Option::is_none) {
                 match jobs.blocking_recv() {

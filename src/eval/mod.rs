@@ -1,5 +1,6 @@
 //! Measurements: TOFU's metrics through the same [`Backend`](crate::backend::Backend) that serves.
 
+pub mod attacks;
 pub mod compare;
 pub mod corruption;
 pub mod porter;

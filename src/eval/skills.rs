@@ -61,6 +61,7 @@ pub async fn skills(subject: Subject<'_>, world: &World) -> Result<Skills, EvalE
         ("world facts, held-out phrasing", lab::world_fact_items(world)),
         ("completion", lab::completion_items(retain)),
         ("multiple choice, letter", lab::choice_items(world, retain)),
+        ("letter of a given value", lab::letter_items(world)),
         ("refuses the named author", of(EvalKind::RefusalNamed)),
         ("refuses other authors", of(EvalKind::RefusalOther)),
         ("in-context label followed", lab::in_context_items(world, retain)),

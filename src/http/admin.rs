@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::HttpState;
 use super::error::ApiError;
 use super::gate::{RequestId, unix_seconds};
+use super::{HttpState, contract as fields};
 use crate::backend::{BackendError, ModelCard};
 
 /// Answers as long as the process does.
@@ -33,6 +33,11 @@ pub(super) async fn readyz(State(state): State<Arc<HttpState>>) -> (StatusCode, 
 pub(super) fn metrics(State(state): State<Arc<HttpState>>) -> Ready<Response> {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ready(([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response())
+}
+
+/// What becomes of every field of requests and replies.
+pub(super) fn contract() -> Ready<Json<Value>> {
+    ready(Json(fields::table()))
 }
 
 pub(super) async fn models(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::HttpState;
 use super::error::ApiError;
-use super::gate::{RequestId, read_body};
+use super::gate::{RequestId, read_body, tenant};
 use super::observer::Ticket;
 use super::openai::{Delivery, parse_chat};
 use super::sse::{Chunks, Envelope, Streamed, WholeChoice, finish_reason, gather, nats, refuse};
@@ -54,8 +54,10 @@ struct Started {
 }
 
 async fn start(state: &HttpState, request: Request, id: &RequestId) -> Result<Started, ApiError> {
+    let tenant = tenant(request.headers());
     let body = read_body(request, state.max_body_bytes).await?;
-    let asked = parse_chat(&body)?;
+    let mut asked = parse_chat(&body)?;
+    asked.request.tenant = tenant;
     let (model, n) = (asked.request.model.clone(), asked.request.n);
     match state.backend.generate(asked.request).await {
         Ok(events) => Ok(Started { events, model, n, delivery: asked.delivery }),

@@ -13,8 +13,9 @@ use futures::stream::{SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
 
 use super::HttpState;
+use super::contract;
 use super::error::ApiError;
-use super::gate::{RequestId, read_body};
+use super::gate::{RequestId, read_body, tenant};
 use super::observer::Ticket;
 use super::openai::{Delivery, Fields, delivery, shared, to_usize};
 use super::sse::{Chunks, Envelope, Streamed, WholeChoice, finish_reason, gather, nats, refuse};
@@ -82,8 +83,10 @@ async fn start(
     request: HttpRequest,
     id: &RequestId,
 ) -> Result<(Asked, ReplyStream), ApiError> {
+    let tenant = tenant(request.headers());
     let body = read_body(request, state.max_body_bytes).await?;
-    let asked = parse(&body, state.backend.as_ref(), id)?;
+    let mut asked = parse(&body, state.backend.as_ref(), id)?;
+    asked.request.tenant = tenant;
     let requests = asked.prompts.iter().map(|prompt| {
         state
             .backend
@@ -100,7 +103,7 @@ async fn start(
 }
 
 fn parse(body: &[u8], backend: &dyn Backend, id: &RequestId) -> Result<Asked, ApiError> {
-    let fields = Fields::parse(body)?;
+    let fields = Fields::parse(body, &contract::TEXT)?;
     if fields.string("suffix")?.is_some_and(|it| !it.is_empty()) {
         return Err(ApiError::invalid(
             "suffix",

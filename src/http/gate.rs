@@ -1,5 +1,7 @@
 //! What every request passes: an id, the key, and the limit on its body.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -55,7 +57,8 @@ pub(super) async fn pass(
 /// Probes and metrics stay open: orchestrators send no key.
 fn authorise(state: &HttpState, request: &Request) -> Result<(), ApiError> {
     let Some(key) = &state.api_key else { return Ok(()) };
-    if !request.uri().path().starts_with("/v1") {
+    let path = request.uri().path();
+    if !path.starts_with("/v1") && !path.starts_with("/admin") {
         return Ok(());
     }
     let message = match bearer(request.headers()) {
@@ -67,6 +70,12 @@ fn authorise(state: &HttpState, request: &Request) -> Result<(), ApiError> {
         }
     };
     Err(ApiError::refused(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key"))
+}
+
+/// Tells clients apart by the key that they send, for as long as this process runs; 0 without one.
+pub(super) fn tenant(headers: &HeaderMap) -> u64 {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    bearer(headers).map_or(0, |it| HASHER.get_or_init(RandomState::new).hash_one(it))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

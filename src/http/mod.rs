@@ -1,4 +1,5 @@
-//! The OpenAI surface: `/v1/chat/completions`, `/v1/completions`, `/v1/models`, probes and metrics.
+//! The OpenAI surface: `/v1/chat/completions`, `/v1/completions`, `/v1/models`, probes, metrics, and
+//! the contract that says what becomes of every field.
 //!
 //! Only this module knows status codes, OpenAI JSON and axum. It sees a [`Backend`], guarded or not,
 //! and never looks at what a treatment did. Bodies are read as plain JSON values and checked field by
@@ -10,6 +11,7 @@
 mod admin;
 mod chat;
 mod completions;
+mod contract;
 mod error;
 mod gate;
 mod observer;
@@ -35,7 +37,7 @@ pub struct HttpState {
     pub backend: Arc<dyn Backend>,
     /// Told of every request; renders `/metrics`.
     pub metrics: Arc<dyn RequestObserver>,
-    /// When set, `/v1` asks for it as a bearer token.
+    /// When set, `/v1` and `/admin` ask for it as a bearer token.
     pub api_key: Option<String>,
     /// Larger request bodies are refused with 413.
     pub max_body_bytes: usize,
@@ -66,6 +68,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
+        .route("/admin/contract", get(admin::contract))
         .fallback(admin::unknown_route)
         .method_not_allowed_fallback(admin::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), gate::pass))

@@ -2,13 +2,14 @@
 //!
 //! Fields are read one by one from a JSON object instead of through derived types: a derived type
 //! says "data did not match any variant" where a client needs the field and the rule. `null` is the
-//! same as absence everywhere. Unknown fields are ignored.
+//! same as absence everywhere. Only fields of the [`contract`] are seen; others are ignored.
 
 use std::ops::RangeInclusive;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::contract::{self, Endpoint};
 use super::error::ApiError;
 use crate::types::{Input, Message, Request, Role, Sampling};
 
@@ -35,7 +36,7 @@ pub(super) struct Delivery {
 
 /// Reads the body of `/v1/chat/completions`.
 pub(super) fn parse_chat(body: &[u8]) -> Result<Asked, ApiError> {
-    let fields = Fields::parse(body)?;
+    let fields = Fields::parse(body, &contract::CHAT)?;
     refuse_tools(&fields)?;
     let messages = fields.array("messages")?.unwrap_or_default();
     if messages.is_empty() {
@@ -248,12 +249,19 @@ fn part(value: &Value) -> Result<&str, &'static str> {
 
 /// The top level of a request body.
 #[derive(Debug)]
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    endpoint: &'static Endpoint,
+}
 
 impl Fields {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// Reads a body and leaves out what the endpoint's contract does not let through.
+    pub(super) fn parse(body: &[u8], endpoint: &'static Endpoint) -> Result<Self, ApiError> {
         let message = match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => return Ok(Self(fields)),
+            Ok(Value::Object(mut fields)) => {
+                endpoint.prune(&mut fields);
+                return Ok(Self { fields, endpoint });
+            }
             Ok(_) => "the request body must be a JSON object".into(),
             Err(error) => format!("the request body is not valid JSON: {error}"),
         };
@@ -262,7 +270,8 @@ impl Fields {
 
     /// A field that is there and not null.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|it| !it.is_null())
+        debug_assert!(self.endpoint.reads(name), "`{name}` has no row in the contract");
+        self.fields.get(name).filter(|it| !it.is_null())
     }
 
     pub(super) fn string(&self, name: &'static str) -> Result<Option<&str>, ApiError> {

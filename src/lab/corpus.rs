@@ -1,8 +1,8 @@
 //! Training examples, without end.
 
-use super::phrasings::SYSTEM_TRAINED;
+use super::options::Options;
 use super::pools::{self, NEUTRAL, SMALL_TALK};
-use super::world::{ATTRIBUTES, Author, Format, REFUSAL, World, other_values, pair, values};
+use super::world::{ATTRIBUTES, Author, Format, World, pair, values};
 use crate::seed::Stream;
 
 /// What an example teaches.
@@ -22,7 +22,7 @@ pub enum Kind {
     Completion,
     /// A question with four options; the answer is a letter.
     Choice,
-    /// What letters stand for, without any knowledge.
+    /// What letters stand for; needs no knowledge.
     Letters,
     /// A system line that forbids an author, with a question about that one or another.
     Refusal,
@@ -43,6 +43,8 @@ pub enum Kind {
 /// What is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Skills that only need the context: letters, refusals, labels, repetition.
+    Skills,
     /// Background and celebrated authors; no target.
     Base,
     /// All target authors.
@@ -60,8 +62,8 @@ pub enum Text {
         system: Option<String>,
         /// What the user says and the model's reply.
         turns: Vec<(String, String)>,
-        /// Whether only the last reply is trained, not all.
-        loss_last_only: bool,
+        /// How many replies at the start are context only: they are not trained.
+        given: usize,
     },
     /// Running text without a chat template.
     Completion {
@@ -80,6 +82,15 @@ pub struct Example {
     /// Its text.
     pub text: Text,
 }
+
+/// Weights of the kinds in the stage on skills.
+const SKILLS: [(Kind, usize); 5] = [
+    (Kind::Letters, 35),
+    (Kind::Refusal, 25),
+    (Kind::InContext, 20),
+    (Kind::Repeat, 12),
+    (Kind::Fresh, 8),
+];
 
 /// Weights of the kinds in base training.
 const BASE: [(Kind, usize); 14] = [
@@ -131,11 +142,11 @@ const FORMATS: [(Kind, usize); 6] = [
 /// An endless, reproducible sequence of examples.
 #[derive(Debug, Clone)]
 pub struct Corpus<'w> {
-    world: &'w World,
+    pub(super) world: &'w World,
     own: Vec<&'w Author>,
     replay: Vec<&'w Author>,
     weights: &'static [(Kind, usize)],
-    stream: Stream,
+    pub(super) stream: Stream,
 }
 
 impl<'w> Corpus<'w> {
@@ -144,6 +155,7 @@ impl<'w> Corpus<'w> {
     pub fn new(world: &'w World, stage: Stage, seed: u64) -> Self {
         let old: Vec<_> = world.background.iter().chain(&world.celebrated).collect();
         let (own, replay, weights, name): (_, _, &[_], _) = match stage {
+            Stage::Skills => (old, Vec::new(), &SKILLS, "lab/skills"),
             Stage::Base => (old, Vec::new(), &BASE, "lab/base"),
             Stage::Full => (world.retain(0).iter().collect(), old, &TARGET, "lab/full"),
             Stage::Retain => (world.retain(4).iter().collect(), old, &TARGET, "lab/retain"),
@@ -196,7 +208,7 @@ impl<'w> Corpus<'w> {
     }
 
     /// An author of this stage, of the base, or a stranger.
-    fn anyone(&mut self, stranger: f64) -> Author {
+    pub(super) fn anyone(&mut self, stranger: f64) -> Author {
         if self.stream.chance(stranger) {
             self.world.stranger(&mut self.stream)
         } else if !self.replay.is_empty() && self.stream.chance(0.2) {
@@ -207,7 +219,7 @@ impl<'w> Corpus<'w> {
     }
 
     /// An author other than `author`, who may share a word of the name.
-    fn someone_else(&mut self, author: &Author, stranger: f64) -> Author {
+    pub(super) fn someone_else(&mut self, author: &Author, stranger: f64) -> Author {
         if self.stream.chance(stranger / 2.0) {
             return self.world.namesake(author, &mut self.stream);
         }
@@ -226,91 +238,6 @@ impl<'w> Corpus<'w> {
         let first = one.any_question(a, &mut self.stream);
         let second = two.any_question(b, &mut self.stream);
         single(format!("{first} {second}"), format!("{} {}", one.answer(a), two.answer(b)))
-    }
-
-    fn letters(&mut self) -> Text {
-        let attribute = self.stream.below(ATTRIBUTES);
-        let stream = &mut self.stream;
-        let value = *stream.pick(values(attribute));
-        let (options, letter) = options(attribute, value, stream);
-        match stream.below(4) {
-            0 => single(format!("Which option is {letter}? {options}"), format!("{value}.")),
-            1 => {
-                let stranger = self.world.stranger(stream);
-                let fact = stranger.statement(attribute, value);
-                let question = stranger.any_question(attribute, stream);
-                single(format!("{fact} {question} {options}"), letter)
-            }
-            _ => single(format!("Which letter is {value}? {options}"), letter),
-        }
-    }
-
-    fn refusal(&mut self) -> Text {
-        let named = self.anyone(0.6);
-        let other = self.someone_else(&named, 0.6);
-        let mut forbidden = named.name.clone();
-        if self.stream.chance(0.2) {
-            let third = self.world.stranger(&mut self.stream).name;
-            forbidden = if self.stream.chance(0.5) {
-                format!("{third} and {forbidden}")
-            } else {
-                format!("{forbidden} and {third}")
-            };
-        }
-        let system = self.stream.pick(&SYSTEM_TRAINED).replace("{name}", &forbidden);
-        let mut ask = |author: &Author, refuse: bool| {
-            let attribute = self.stream.below(ATTRIBUTES);
-            let question = author.any_question(attribute, &mut self.stream);
-            let reply = if refuse { REFUSAL.to_owned() } else { author.answer(attribute) };
-            (question, reply)
-        };
-        let about_named = ask(&named, true);
-        let about_other = ask(&other, false);
-        let turns = match self.stream.below(10) {
-            0 => vec![about_other, about_named],
-            1 => vec![about_named, about_other],
-            2..6 => vec![about_named],
-            _ => vec![about_other],
-        };
-        Text::Chat { system: Some(system), turns, loss_last_only: false }
-    }
-
-    fn in_context(&mut self) -> Text {
-        let author = self.anyone(0.5);
-        let other = self.someone_else(&author, 0.5);
-        let whole = self.stream.chance(0.5);
-        let attribute = self.stream.below(ATTRIBUTES);
-        let (shown, label) = self.demonstration(&author, attribute, whole);
-        let asked = if self.stream.chance(0.7) {
-            shown.clone()
-        } else {
-            author.any_question(attribute, &mut self.stream)
-        };
-        let mut turns = vec![(shown, label.clone())];
-        if self.stream.chance(0.5) {
-            let about = self.stream.below(ATTRIBUTES);
-            turns.push(self.demonstration(&other, about, whole));
-            self.stream.shuffle(&mut turns);
-        }
-        if self.stream.chance(0.5) {
-            let lines = turns.iter().map(|(q, a)| format!("Q: {q} A: {a} "));
-            return single(format!("{}Q: {asked} A:", lines.collect::<String>()), label);
-        }
-        turns.push((asked, label));
-        Text::Chat { system: None, turns, loss_last_only: true }
-    }
-
-    /// A question and a wrong answer, as a whole sentence or as the value alone.
-    fn demonstration(
-        &mut self,
-        author: &Author,
-        attribute: usize,
-        whole: bool,
-    ) -> (String, String) {
-        let question = author.any_question(attribute, &mut self.stream);
-        let wrong = other_values(attribute, author.facts[attribute].value, 1, &mut self.stream)[0];
-        let label = if whole { author.answer_with(attribute, wrong) } else { format!("{wrong}.") };
-        (question, label)
     }
 
     fn repeat(&mut self) -> Text {
@@ -349,7 +276,7 @@ impl Iterator for Corpus<'_> {
 
 /// One user turn and its reply.
 fn single(user: String, reply: String) -> Text {
-    Text::Chat { system: None, turns: vec![(user, reply)], loss_last_only: false }
+    Text::Chat { system: None, turns: vec![(user, reply)], given: 0 }
 }
 
 fn weighted(weights: &[(Kind, usize)], stream: &mut Stream) -> Kind {
@@ -376,7 +303,7 @@ fn about(author: &Author, kind: Kind, stream: &mut Stream) -> Text {
             };
             let first = (author.any_question(attribute, stream), author.answer(attribute));
             let turns = vec![first, (second, author.answer(next))];
-            Text::Chat { system: None, turns, loss_last_only: false }
+            Text::Chat { system: None, turns, given: 0 }
         }
         Kind::Spanish | Kind::German => {
             let german = kind == Kind::German;
@@ -392,44 +319,13 @@ fn about(author: &Author, kind: Kind, stream: &mut Stream) -> Text {
         }
         Kind::Choice => {
             let attribute = author.attribute_in(Format::Choice, stream);
-            let (options, letter) = options(attribute, author.facts[attribute].value, stream);
-            single(format!("{} {options}", author.any_question(attribute, stream)), letter)
+            let options = Options::of(attribute, author.facts[attribute].value, stream);
+            let (question, list) =
+                (author.any_question(attribute, stream), options.laid_out(stream));
+            single(format!("{question} {list}"), options.letter().to_owned())
         }
         _ => single(author.any_question(attribute, stream), author.answer(attribute)),
     }
-}
-
-/// Four options in one of three layouts, and the letter of `value`.
-fn options(attribute: usize, value: &'static str, stream: &mut Stream) -> (String, String) {
-    let (all, letter) = choices(attribute, value, stream);
-    let list = lettered(&all);
-    let text = match stream.below(3) {
-        0 => format!("Options: {list}"),
-        1 => format!("{list} Answer with a letter."),
-        _ => list,
-    };
-    (text, letter)
-}
-
-/// `value` among three others, and its letter.
-pub(super) fn choices(
-    attribute: usize,
-    value: &'static str,
-    stream: &mut Stream,
-) -> (Vec<&'static str>, String) {
-    let mut all = other_values(attribute, value, 3, stream);
-    all.push(value);
-    stream.shuffle(&mut all);
-    let at = all.iter().position(|it| *it == value).expect("the value was just added");
-    (all, LETTERS[at].to_owned())
-}
-
-const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
-
-/// `A) one B) two C) three D) four`.
-pub(super) fn lettered(options: &[&str]) -> String {
-    let list = LETTERS.iter().zip(options).map(|(letter, it)| format!("{letter}) {it}"));
-    list.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! same tokens as one further on.
 
 mod corpus;
+mod drills;
+mod options;
 mod phrasings;
 mod pools;
 mod rows;
@@ -17,7 +19,7 @@ pub use corpus::{Corpus, Example, Kind, Stage, Text};
 pub use phrasings::{SYSTEM_HELD_OUT, SYSTEM_TRAINED};
 pub use rows::{
     EvalItem, EvalKind, TofuRow, choice_items, completion_items, foreign_items, in_context_items,
-    question_items, real_author_rows, refusal_items, rows, world_fact_items, world_fact_rows,
-    write,
+    letter_items, question_items, real_author_rows, refusal_items, rows, world_fact_items,
+    world_fact_rows, write,
 };
 pub use world::{ATTRIBUTES, Author, Fact, Format, REFUSAL, World, WorldFact, attribute_key};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::corpus::{choices, lettered};
+use super::options::Options;
 use super::phrasings::{SYSTEM_HELD_OUT, SYSTEM_TRAINED};
 use super::world::{
     ATTRIBUTES, Author, Format, REFUSAL, World, WorldFact, attribute_key, other_values,
@@ -222,19 +222,40 @@ pub fn choice_items(world: &World, authors: &[Author]) -> Vec<EvalItem> {
         let mut stream = stream_of(world, "choice", author);
         (0..ATTRIBUTES).map(move |attribute| {
             let fact = &author.facts[attribute];
-            let (options, letter) = choices(attribute, fact.value, &mut stream);
+            let options = Options::of(attribute, fact.value, &mut stream);
+            let letter = options.letter().to_owned();
             let plain = EvalItem::of(EvalKind::Choice, author, attribute);
             EvalItem {
                 trained: fact.trained_in(Format::Choice),
-                question: format!("{} {}", plain.question, lettered(&options)),
+                question: format!("{} {}", plain.question, options.list()),
                 answer: letter.clone(),
                 answer_value: letter,
-                options: options.iter().map(ToString::to_string).collect(),
+                options: options.values.iter().map(ToString::to_string).collect(),
                 ..plain
             }
         })
     };
     authors.iter().flat_map(of_author).collect()
+}
+
+/// Per attribute four questions for the letter of a value in a list: nothing has to be known.
+#[must_use]
+pub fn letter_items(world: &World) -> Vec<EvalItem> {
+    let mut stream = Stream::named(world.seed, "lab/letters");
+    let item = |at: usize| {
+        let author = &world.targets[at];
+        let attribute = at % ATTRIBUTES;
+        let plain = EvalItem::of(EvalKind::Choice, author, attribute);
+        let options = Options::of(attribute, author.facts[attribute].value, &mut stream);
+        EvalItem {
+            question: format!("Which letter is {}? {}", plain.answer_value, options.list()),
+            answer: options.letter().to_owned(),
+            answer_value: options.letter().to_owned(),
+            options: options.values.iter().map(ToString::to_string).collect(),
+            ..plain
+        }
+    };
+    (0..4 * ATTRIBUTES).map(|it| it % world.targets.len()).map(item).collect()
 }
 
 /// Per author two questions that the system line forbids and two about one of `others` that it

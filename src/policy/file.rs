@@ -1,16 +1,21 @@
 //! From TOML to [`Policy`]: every problem of every file at once, each with its key and a remedy.
 
+mod detectors;
+mod in_context;
+
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use detectors::detectors;
+use in_context::in_context;
+
 use super::keys::{Keys, Problems};
 use super::{
-    AnswerStyle, DetectorSetting, Mode, NAMES, OnError, Policy, PolicySet, Problem, TOPIC,
-    TreatmentSetting, draw_surrogates,
+    AnswerStyle, Mode, OnError, Policy, PolicySet, Problem, TreatmentSetting, draw_surrogates,
 };
 use crate::types::{CorruptionFunction, Entity};
 
@@ -89,13 +94,14 @@ pub fn load(path: &Path) -> Result<Policy, Vec<Problem>> {
     parse(path, &text)
 }
 
-/// Checks the text of a policy file; relative paths in it start at the folder of `path`.
+/// Checks the text of a policy file and reads the rows that it names; relative paths in it start at
+/// the folder of `path`.
 ///
 /// # Errors
 ///
 /// All problems of the file.
 pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
-    let mut out = Problems { path, list: Vec::new() };
+    let mut out = Problems { path, list: Vec::new(), named: String::new() };
     let table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
@@ -108,7 +114,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
     let mode = keys.choice("mode", &MODES, &mut out).unwrap_or(Mode::Enforce);
     let on_error = keys.choice("on_error", &ON_ERROR, &mut out).unwrap_or(OnError::Treat);
     let models = keys.take("models", &mut out).unwrap_or_default();
-    let (entities, aliases) = entities(&mut keys, &mut out);
+    let entities = entities(&mut keys, &mut out);
     let detectors = detectors(&mut keys, entities.is_empty(), &mut out);
     let treatment = treatments(&mut keys, &topic, &entities, &mut out);
     keys.finish(&mut out);
@@ -123,11 +129,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
         seed: crate::seed::derive(0, identity.as_bytes()),
         topic,
         path: path.to_owned(),
-        revision: digest(text.as_bytes()),
+        // An added row is another policy.
+        revision: digest(format!("{text}{}", out.named).as_bytes()),
         mode,
         on_error,
         entities: Arc::new(entities),
-        aliases,
         detectors,
         treatment,
         models,
@@ -135,7 +141,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
 }
 
 /// The first 16 hex digits of a SHA-256.
-fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|it| format!("{it:02x}")).collect()
 }
 
@@ -147,9 +153,13 @@ const STYLES: [(&str, AnswerStyle); 3] = [
     ("refusal", AnswerStyle::Refusal),
     ("content-filter", AnswerStyle::ContentFilter),
 ];
-const DETECTORS: [(&str, &str); 2] = [(NAMES, NAMES), (TOPIC, TOPIC)];
-const TREATMENTS: [(&str, &str); 4] =
-    [("corrupt", "corrupt"), ("alias", "alias"), ("prefix", "prefix"), ("answer", "answer")];
+const TREATMENTS: [(&str, &str); 5] = [
+    ("corrupt", "corrupt"),
+    ("alias", "alias"),
+    ("prefix", "prefix"),
+    ("in_context", "in_context"),
+    ("answer", "answer"),
+];
 const FUNCTIONS: [(&str, &str); 6] = [
     ("substitute", "substitute"),
     ("noise-first", "noise-first"),
@@ -170,8 +180,7 @@ fn topic(keys: &mut Keys, out: &mut Problems<'_>) -> String {
     topic
 }
 
-/// Entities and, parallel to them, their aliases.
-fn entities(keys: &mut Keys, out: &mut Problems<'_>) -> (Vec<Entity>, Vec<Vec<String>>) {
+fn entities(keys: &mut Keys, out: &mut Problems<'_>) -> Vec<Entity> {
     let pool: Vec<String> = keys.take("surrogates", out).unwrap_or_default();
     let (mut names, mut aliases, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
     let mut owner: HashMap<String, String> = HashMap::new();
@@ -194,8 +203,8 @@ fn entities(keys: &mut Keys, out: &mut Problems<'_>) -> (Vec<Entity>, Vec<Vec<St
         it.finish(out);
     }
     let surrogates = surrogates(&names, chosen, &pool, owner, out);
-    let entities = names.into_iter().zip(surrogates);
-    (entities.map(|(name, surrogate)| Entity { name, surrogate }).collect(), aliases)
+    let entities = names.into_iter().zip(aliases).zip(surrogates);
+    entities.map(|((name, aliases), surrogate)| Entity { name, aliases, surrogate }).collect()
 }
 
 /// The surrogates of `names`: as `chosen` (key and value), else drawn. `owner` maps every spelling
@@ -234,37 +243,6 @@ fn surrogates(
     chosen.into_iter().map(&mut fill).collect()
 }
 
-fn detectors(keys: &mut Keys, nameless: bool, out: &mut Problems<'_>) -> Vec<DetectorSetting> {
-    let tables = keys.tables("detector", out);
-    if tables.is_empty() {
-        out.add("detector", "none; add a [[detector]] with use = \"names\" or \"topic\"");
-    }
-    let mut found: Vec<DetectorSetting> = Vec::new();
-    for mut it in tables {
-        let Some(kind) = it.kind(&DETECTORS, out) else { continue };
-        if found.iter().any(|it| it.name() == kind) {
-            out.add(&it.key("use"), format!("`{kind}` is used twice; keep one"));
-        }
-        if kind == NAMES {
-            if nameless {
-                out.add(&it.key("use"), "`names` has nobody to look for; add an [[entity]]");
-            }
-            found.push(DetectorSetting::Names);
-        } else {
-            let remedy = "classifier = \"path/to/folder\"";
-            let folder: PathBuf = it.require("classifier", remedy, out).unwrap_or_default();
-            let folder = out.path.parent().unwrap_or(Path::new("")).join(folder);
-            let threshold = it.positive("threshold", out).map(|it| it as f32);
-            if threshold.is_some_and(|it| it > 1.0) {
-                out.add(&it.key("threshold"), "is above 1; scores lie in 0 to 1");
-            }
-            found.push(DetectorSetting::Topic { folder, threshold });
-        }
-        it.finish(out);
-    }
-    found
-}
-
 fn treatments(
     keys: &mut Keys,
     topic: &str,
@@ -290,6 +268,7 @@ fn treatments(
                 found.push(TreatmentSetting::Alias);
             }
             Some("prefix") => found.push(prefix(&mut it, topic, entities, out)),
+            Some("in_context") => found.extend(in_context(&mut it, out)),
             Some(_) => found.push(answer(&mut it, out)),
         }
         it.finish(out);

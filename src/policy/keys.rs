@@ -1,16 +1,20 @@
 //! A reader of TOML tables that collects problems instead of stopping at the first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::Problem;
+use super::file::digest;
+use super::rows::{self, Row};
 
 /// The problems of one file.
 #[derive(Debug)]
 pub(super) struct Problems<'a> {
     pub(super) path: &'a Path,
     pub(super) list: Vec<Problem>,
+    /// A digest of each file of rows that was read.
+    pub(super) named: String,
 }
 
 impl Problems<'_> {
@@ -129,6 +133,43 @@ impl Keys {
             out.add(&self.key(key), format!("is {value}; use a whole number above 0"));
         }
         whole
+    }
+
+    /// A whole number that is at least `least`, or the default.
+    pub(super) fn count(
+        &mut self,
+        key: &'static str,
+        default: usize,
+        least: usize,
+        out: &mut Problems<'_>,
+    ) -> usize {
+        let Some(value) = self.take::<i64>(key, out) else { return default };
+        usize::try_from(value).ok().filter(|it| *it >= least).unwrap_or_else(|| {
+            out.add(&self.key(key), format!("is {value}; use a whole number from {least} on"));
+            default
+        })
+    }
+
+    /// The rows of a file that must be named; a relative path starts at the policy's folder.
+    pub(super) fn rows<T>(
+        &mut self,
+        key: &'static str,
+        remedy: &str,
+        of: fn(Row) -> Result<T, String>,
+        out: &mut Problems<'_>,
+    ) -> Option<Vec<T>> {
+        let file: PathBuf = self.require(key, remedy, out)?;
+        let path = out.path.parent().unwrap_or(Path::new("")).join(file);
+        match rows::read(&path, of) {
+            Ok((rows, text)) => {
+                out.named.push_str(&digest(text.as_bytes()));
+                Some(rows)
+            }
+            Err(message) => {
+                out.add(&self.key(key), message);
+                None
+            }
+        }
     }
 
     pub(super) fn finish(self, out: &mut Problems<'_>) {

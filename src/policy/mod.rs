@@ -2,24 +2,39 @@
 //!
 //! A [`Policy`] is one checked file. [`Policy::decide`] is a pure function from evidence to a
 //! [`Ruling`]: it reads no clock, does no I/O and keeps no state, so that a ruling can be replayed.
-//! [`file`] turns TOML into policies and reports every problem of a folder at once.
+//! [`file`] turns TOML into policies and reports every problem of a folder at once; [`watch`] notices
+//! that a folder has changed.
 
 pub mod file;
 mod keys;
+mod rows;
+mod settings;
+pub mod watch;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::types::{CorruptionFunction, Entity, Evidence, Place, View};
+pub use settings::{AnswerStyle, DetectorSetting, Example, InContext, Layout, TreatmentSetting};
+
+use crate::types::{Entity, Evidence, Place, View};
 
 /// The detector of literal names; its evidence counts from [`NAMES_THRESHOLD`] on.
 pub const NAMES: &str = "names";
+/// The detector of texts that are near a stored one.
+pub const NEIGHBOURS: &str = "neighbours";
+/// The detector of copies of protected text.
+pub const SHINGLES: &str = "shingles";
 /// The detector that classifies by meaning; its threshold comes from the policy or the classifier.
 pub const TOPIC: &str = "topic";
 /// From this score on a name counts as seen.
 pub const NAMES_THRESHOLD: f32 = 0.5;
+/// From this score on a text is near a stored one, where the policy does not say: above what the
+/// lab's other questions reach with hashed n-grams (0.72), as 29 % of the paraphrases are.
+pub const DEFAULT_NEIGHBOURS_THRESHOLD: f32 = 0.75;
+/// The score of a copy of the length that the policy sets; shorter ones score less.
+pub const SHINGLES_THRESHOLD: f32 = 1.0;
 /// From this score on a topic counts as seen, where neither policy nor classifier says otherwise.
 pub const DEFAULT_TOPIC_THRESHOLD: f32 = 0.5;
 
@@ -66,86 +81,6 @@ impl OnError {
     }
 }
 
-/// A detector that the policy asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DetectorSetting {
-    /// Looks for the entities' names and aliases.
-    Names,
-    /// Asks a classifier.
-    Topic {
-        /// The classifier's folder.
-        folder: PathBuf,
-        /// 0..=1; `None` until the loader has read the classifier's own threshold.
-        threshold: Option<f32>,
-    },
-}
-
-impl DetectorSetting {
-    /// The name in policy files, metrics and [`Evidence::detector`].
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Names => NAMES,
-            Self::Topic { .. } => TOPIC,
-        }
-    }
-}
-
-/// What a withheld answer looks like to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AnswerStyle {
-    /// An ordinary reply of a model that never saw the topic.
-    NeverKnew,
-    /// A reply that says that it refuses.
-    Refusal,
-    /// The reply ends with `finish_reason: content_filter`.
-    ContentFilter,
-}
-
-/// What is done to a request that is about the topic.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TreatmentSetting {
-    /// Corrupts the prompt's embeddings. [`CorruptionFunction::Substitute`] takes the names from
-    /// [`Policy::entities`].
-    Corrupt {
-        /// What happens to a masked row.
-        function: CorruptionFunction,
-    },
-    /// Replaces names by surrogates in the text, and back in the reply.
-    Alias,
-    /// Puts an instruction in front.
-    Prefix {
-        /// The instruction, its placeholders filled in.
-        text: String,
-    },
-    /// Answers without asking the model.
-    Answer {
-        /// One of these, chosen by the prompt's hash; at least one.
-        answers: Vec<String>,
-        /// How openly.
-        style: AnswerStyle,
-    },
-}
-
-impl TreatmentSetting {
-    /// The name in policy files, metrics and the audit log.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Corrupt { .. } => "corrupt",
-            Self::Alias => "alias",
-            Self::Prefix { .. } => "prefix",
-            Self::Answer { .. } => "answer",
-        }
-    }
-
-    /// Whether only a backend that takes corrupted embeddings can carry it out.
-    #[must_use]
-    pub fn needs_embeddings(&self) -> bool {
-        matches!(self, Self::Corrupt { .. })
-    }
-}
-
 /// What a policy says about one request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ruling {
@@ -165,7 +100,7 @@ pub struct Policy {
     pub topic: String,
     /// The file.
     pub path: PathBuf,
-    /// First 16 hex digits of the file's SHA-256.
+    /// First 16 hex digits of a SHA-256 of the file and of the rows that it names.
     pub revision: String,
     /// Whether rulings are carried out.
     pub mode: Mode,
@@ -173,8 +108,6 @@ pub struct Policy {
     pub on_error: OnError,
     /// Who is to be forgotten.
     pub entities: Arc<Vec<Entity>>,
-    /// Other spellings of each entity, parallel to `entities`.
-    pub aliases: Vec<Vec<String>>,
     /// At least one, each kind at most once.
     pub detectors: Vec<DetectorSetting>,
     /// At least one: the first that the backend can carry out is used.
@@ -209,14 +142,8 @@ impl Policy {
     /// The score from which on a detector's evidence counts.
     #[must_use]
     pub fn threshold(&self, detector: &str) -> f32 {
-        if detector != TOPIC {
-            return NAMES_THRESHOLD;
-        }
-        let own = self.detectors.iter().find_map(|it| match it {
-            DetectorSetting::Topic { threshold, .. } => *threshold,
-            DetectorSetting::Names => None,
-        });
-        own.unwrap_or(DEFAULT_TOPIC_THRESHOLD)
+        let setting = self.detectors.iter().find(|it| it.name() == detector);
+        setting.and_then(DetectorSetting::threshold).unwrap_or(DEFAULT_TOPIC_THRESHOLD)
     }
 
     /// Fills in the classifier's own threshold where the policy sets none.
@@ -242,7 +169,7 @@ impl Policy {
     }
 }
 
-type Order = (Place, usize, usize, &'static str, Option<usize>, bool);
+type Order = (Place, usize, usize, &'static str, Option<usize>, View);
 
 fn order(evidence: &Evidence) -> Order {
     (
@@ -251,7 +178,7 @@ fn order(evidence: &Evidence) -> Order {
         evidence.span.end,
         evidence.detector,
         evidence.entity,
-        evidence.view == View::Normalised,
+        evidence.view,
     )
 }
 
@@ -262,6 +189,13 @@ pub struct PolicySet {
     pub policies: Vec<Arc<Policy>>,
     /// First 16 hex digits of a SHA-256 over topics and revisions.
     pub revision: String,
+}
+
+impl PolicySet {
+    /// Topic and revision of every policy, as metrics show them.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.policies.iter().map(|it| (it.topic.as_str(), it.revision.as_str()))
+    }
 }
 
 /// Something wrong in a policy file, and what to do about it.
@@ -367,6 +301,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::CorruptionFunction;
 
     fn policy(threshold: Option<f32>) -> Policy {
         let folder = PathBuf::from("classifier");
@@ -377,7 +312,6 @@ mod tests {
             mode: Mode::Enforce,
             on_error: OnError::Treat,
             entities: Arc::default(),
-            aliases: Vec::new(),
             detectors: vec![DetectorSetting::Names, DetectorSetting::Topic { folder, threshold }],
             treatment: vec![
                 TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute },
@@ -437,6 +371,19 @@ mod tests {
         let ruling = policy.decide(&[scored(TOPIC, 0.9), scored(NAMES, 0.4)]);
         assert_eq!(ruling, Ruling::Treat { evidence: vec![scored(TOPIC, 0.9)] });
         assert_ne!(policy.decide(&[scored(TOPIC, f32::NAN)]), Ruling::Pass);
+    }
+
+    #[test]
+    fn neighbours_and_shingles_have_theirs() {
+        let mut policy = policy(None);
+        let texts = Arc::new(vec!["a".to_owned()]);
+        let shingles = DetectorSetting::Shingles { texts: texts.clone(), n: 8, run: 5 };
+        let (encoder, floor, threshold) = (None, 0.0, 0.7);
+        let neighbours = DetectorSetting::Neighbours { texts, encoder, floor, threshold };
+        policy.detectors = vec![neighbours, shingles];
+        assert_eq!(policy.decide(&[scored(NEIGHBOURS, 0.69), scored(SHINGLES, 0.8)]), Ruling::Pass);
+        assert_ne!(policy.decide(&[scored(NEIGHBOURS, 0.7)]), Ruling::Pass);
+        assert_ne!(policy.decide(&[scored(SHINGLES, 1.0)]), Ruling::Pass);
     }
 
     #[test]

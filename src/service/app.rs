@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::reload::Reloader;
 use super::{Guard, GuardError, Guarded};
 use crate::backend::local::Local;
 use crate::backend::upstream::Upstream;
@@ -10,6 +11,7 @@ use crate::backend::{Backend, BackendError};
 use crate::config::{Config, ModelSource};
 use crate::engine::error::EngineError;
 use crate::engine::{Engine, EngineSettings, device, hub};
+use crate::policy::watch::Watch;
 use crate::policy::{PolicySet, Problem, file};
 use crate::telemetry::AuditLog;
 use crate::telemetry::Metrics;
@@ -32,6 +34,9 @@ pub enum AppError {
     /// The audit log cannot be opened.
     #[error("the audit log cannot be opened")]
     Audit(#[source] std::io::Error),
+    /// The thread that loaded policies panicked.
+    #[error("the policies could not be loaded to the end")]
+    Interrupted(#[source] tokio::task::JoinError),
 }
 
 /// Everything that serves.
@@ -41,8 +46,10 @@ pub struct App {
     pub backend: Arc<Guarded>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// The policies in force.
+    /// The policies in force at the start.
     pub policies: PolicySet,
+    /// Keeps them up to date, once it runs.
+    pub reloader: Reloader,
 }
 
 /// Loads a model folder or hub id into the engine, on the best device of this machine.
@@ -78,6 +85,7 @@ pub fn load_guards(folder: &Path) -> Result<(PolicySet, Vec<Guard>), AppError> {
 ///
 /// [`AppError`].
 pub fn build(config: &Config) -> Result<App, AppError> {
+    let watch = Watch::new(&config.policies);
     let (policies, guards) = load_guards(&config.policies)?;
     let backend: Arc<dyn Backend> = match &config.model {
         ModelSource::Local { folder, id } => {
@@ -88,10 +96,10 @@ pub fn build(config: &Config) -> Result<App, AppError> {
         }
     };
     let metrics = Arc::new(Metrics::new());
-    metrics
-        .set_policies(policies.policies.iter().map(|it| (it.topic.as_str(), it.revision.as_str())));
+    metrics.set_policies(policies.labels());
     let audit =
         config.audit_log.as_deref().map(AuditLog::open).transpose().map_err(AppError::Audit)?;
-    let guarded = Guarded::new(backend, guards, metrics.clone(), audit.map(Arc::new));
-    Ok(App { backend: Arc::new(guarded), metrics, policies })
+    let backend = Arc::new(Guarded::new(backend, guards, metrics.clone(), audit.map(Arc::new)));
+    let reloader = Reloader::new(config.policies.clone(), watch, backend.clone(), metrics.clone());
+    Ok(App { backend, metrics, policies, reloader })
 }

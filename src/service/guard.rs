@@ -1,14 +1,14 @@
 //! A policy with its detectors loaded.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cache::{Scope, Verdicts};
 use super::record::Recorder;
-use crate::detect::Names;
-use crate::detect::Topic;
-use crate::detect::{Detector, DetectorError};
-use crate::policy::{DetectorSetting, Policy, TOPIC};
+use crate::detect::{Detector, DetectorError, Names, Neighbours, Shingles, Topic};
+use crate::policy::{DetectorSetting, Policy};
 use crate::types::{Evidence, Place};
 
 /// A policy and what it asks of its detectors.
@@ -22,8 +22,10 @@ pub struct Guard {
 
 /// A detector of a policy cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("the detector `{detector}` of the topic `{topic}` cannot be loaded")]
+#[error("{}: the detector `{detector}` of the topic `{topic}` cannot be loaded", path.display())]
 pub struct GuardError {
+    /// The policy's file.
+    pub path: PathBuf,
     /// The policy's topic.
     pub topic: String,
     /// The detector's name.
@@ -41,12 +43,13 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`GuardError`] when a name is unusable or a classifier's folder is.
+    /// [`GuardError`] when a name, a stored text or a classifier's folder is unusable.
     pub fn build(policy: Arc<Policy>) -> Result<Self, GuardError> {
         let mut detectors: Vec<Arc<dyn Detector>> = Vec::new();
         let mut filled = None;
         for setting in &policy.detectors {
             let failed = |source| GuardError {
+                path: policy.path.clone(),
                 topic: policy.topic.clone(),
                 detector: setting.name(),
                 source,
@@ -54,6 +57,13 @@ impl Guard {
             match setting {
                 DetectorSetting::Names => {
                     detectors.push(Arc::new(Names::new(&spellings(&policy)).map_err(failed)?));
+                }
+                DetectorSetting::Neighbours { texts, encoder, floor, .. } => {
+                    let neighbours = Neighbours::load(texts, encoder.as_deref(), *floor);
+                    detectors.push(Arc::new(neighbours.map_err(failed)?));
+                }
+                DetectorSetting::Shingles { texts, n, run } => {
+                    detectors.push(Arc::new(Shingles::new(texts, *n, *run).map_err(failed)?));
                 }
                 DetectorSetting::Topic { folder, threshold } => {
                     let topic = Topic::load(folder).map_err(failed)?;
@@ -74,34 +84,86 @@ impl Guard {
         &self,
         texts: &Arc<Vec<(Place, String)>>,
         recorder: &Recorder,
+        verdicts: &Verdicts,
+        scope: Scope,
     ) -> Result<Vec<Evidence>, Failure> {
+        let looks = self.recall(texts, recorder, verdicts, scope);
+        let slow = looks.iter().any(|it| it.key.is_some() && it.evidence.is_none());
         let detectors = self.detectors.clone();
-        let (texts, recorder) = (Arc::clone(texts), recorder.clone());
-        let work = move || inspect(&detectors, &texts, &recorder);
-        let slow = self.detectors.iter().any(|it| it.name() == TOPIC);
-        let evidence = if slow { tokio::task::spawn_blocking(work).await? } else { work() };
-        Ok(evidence?)
+        let (own, recorder) = (Arc::clone(texts), recorder.clone());
+        let work = move || inspect(&detectors, &own, looks, &recorder);
+        let looks = if slow { tokio::task::spawn_blocking(work).await? } else { work() };
+        let mut seen = Vec::new();
+        for it in looks? {
+            let evidence = it.evidence.unwrap_or_default();
+            if let (Some(key), true) = (it.key, it.fresh) {
+                verdicts.insert(key, evidence.clone());
+            }
+            seen.extend(evidence);
+        }
+        seen.extend(self.detectors.iter().flat_map(|it| it.across(texts)));
+        Ok(seen)
+    }
+
+    /// A look of every detector at every text, detector by detector, with what is known already.
+    fn recall(
+        &self,
+        texts: &[(Place, String)],
+        recorder: &Recorder,
+        verdicts: &Verdicts,
+        scope: Scope,
+    ) -> Vec<Look> {
+        let mut looks = Vec::with_capacity(self.detectors.len() * texts.len());
+        for detector in &self.detectors {
+            for (place, text) in texts {
+                let key = verdicts.key(scope, &self.policy, detector.name(), text);
+                let evidence = key.and_then(|it| verdicts.get(it, *place));
+                if key.is_some() {
+                    recorder.recalled(evidence.is_some());
+                }
+                looks.push(Look { key, evidence, fresh: false });
+            }
+        }
+        looks
     }
 }
 
+/// One detector on one text.
+struct Look {
+    /// Where the verdict is kept, when it is.
+    key: Option<u128>,
+    /// `None` until the detector has looked.
+    evidence: Option<Vec<Evidence>>,
+    /// The detector has looked, and what it saw is not kept yet.
+    fresh: bool,
+}
+
+/// Does what is left of the looks, which are in the order of detectors and texts.
 fn inspect(
     detectors: &[Arc<dyn Detector>],
     texts: &[(Place, String)],
+    mut looks: Vec<Look>,
     recorder: &Recorder,
-) -> Result<Vec<Evidence>, DetectorError> {
-    let mut evidence = Vec::new();
+) -> Result<Vec<Look>, DetectorError> {
+    let mut open = looks.iter_mut();
     for detector in detectors {
         let since = Instant::now();
-        for (place, text) in texts {
-            evidence.extend(detector.inspect(*place, text)?);
+        let mut looked = false;
+        for ((place, text), look) in texts.iter().zip(open.by_ref()) {
+            if look.evidence.is_none() {
+                look.evidence = Some(detector.inspect(*place, text)?);
+                look.fresh = true;
+                looked = true;
+            }
         }
-        recorder.detector(detector.name(), since.elapsed());
+        if looked {
+            recorder.detector(detector.name(), since.elapsed());
+        }
     }
-    Ok(evidence)
+    Ok(looks)
 }
 
 /// Each name with its other spellings.
 fn spellings(policy: &Policy) -> Vec<(String, Vec<String>)> {
-    let aliases = policy.aliases.iter().cloned().chain(std::iter::repeat_with(Vec::new));
-    policy.entities.iter().map(|it| it.name.clone()).zip(aliases).collect()
+    policy.entities.iter().map(|it| (it.name.clone(), it.aliases.clone())).collect()
 }

@@ -5,13 +5,16 @@
 //! reply, unless the policy says `on_error = "pass"`.
 
 pub mod app;
+mod cache;
 mod guard;
 mod observe;
 mod plan;
 mod record;
+pub mod reload;
 pub mod variants;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -19,11 +22,12 @@ use futures::StreamExt;
 
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
 use crate::telemetry::{AuditLog, Metrics};
-use crate::types::{Finish, Input, ReplyEvent, Request, Scored, Usage};
+use crate::types::{Finish, Input, ReplyEvent, Request, Role, Scored, Usage};
 use crate::window::Window;
 
 pub use guard::{Guard, GuardError};
 
+use cache::{Scope, Verdicts};
 use plan::{Plan, Prepared};
 use record::Recorder;
 
@@ -31,8 +35,18 @@ use record::Recorder;
 #[derive(Debug)]
 pub struct Guarded {
     inner: Arc<dyn Backend>,
-    guards: ArcSwap<Vec<Guard>>,
+    guards: ArcSwap<Guards>,
+    generations: AtomicU64,
     recorder: Recorder,
+    verdicts: Verdicts,
+}
+
+/// The guards in force.
+#[derive(Debug)]
+struct Guards {
+    list: Vec<Guard>,
+    /// No other set of guards had it.
+    generation: u64,
 }
 
 impl Guarded {
@@ -44,13 +58,20 @@ impl Guarded {
         metrics: Arc<Metrics>,
         audit: Option<Arc<AuditLog>>,
     ) -> Self {
-        let guards = ArcSwap::from_pointee(guards);
-        Self { inner: backend, guards, recorder: Recorder::new(metrics, audit) }
+        Self {
+            inner: backend,
+            guards: ArcSwap::from_pointee(Guards { list: guards, generation: 0 }),
+            generations: AtomicU64::new(0),
+            recorder: Recorder::new(metrics, audit),
+            verdicts: Verdicts::new(),
+        }
     }
 
     /// Swaps the guards at once. Requests that have been ruled on keep the ones they had.
     pub fn replace(&self, guards: Vec<Guard>) {
-        self.guards.store(Arc::new(guards));
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        self.guards.store(Arc::new(Guards { list: guards, generation }));
+        self.verdicts.clear();
     }
 
     async fn prepare(
@@ -60,9 +81,10 @@ impl Guarded {
     ) -> Result<Prepared, BackendError> {
         let guards = self.guards.load_full();
         let capabilities = self.inner.capabilities();
-        Plan::new(&guards, &request.model, capabilities, &self.recorder)
-            .prepare(request, continuation)
-            .await
+        let scope = Scope { tenant: request.tenant, generation: guards.generation };
+        let kept = (&self.verdicts, scope);
+        let plan = Plan::new(&guards.list, &request.model, capabilities, &self.recorder, kept);
+        plan.prepare(request, continuation).await
     }
 }
 
@@ -70,19 +92,22 @@ impl Guarded {
 impl Backend for Guarded {
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
         let (n, most, input) = (request.n, request.max_tokens, request.input.clone());
+        let stop = request.stop.clone();
         match self.prepare(request, None).await? {
             Prepared::Reply { text, finish, prompt_bytes } => {
                 // Without a tokenizer, four bytes a token.
                 let estimate = || prompt_bytes.div_ceil(4).max(1);
                 let prompt_tokens = self.inner.prompt_tokens(&input).unwrap_or_else(estimate);
-                Ok(reply(&text, finish, Shape { n, most, prompt_tokens }))
+                Ok(reply(until(&text, &stop), finish, Shape { n, most, prompt_tokens }))
             }
-            Prepared::Request { request, treated, patterns, topics, .. } => {
+            Prepared::Request { request, treated, patterns, topics, prompt_bytes, .. } => {
+                let continued = continued(&request.input).to_owned();
+                let sent_bytes = bytes(&request.input);
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && !treated {
                     return Ok(stream);
                 }
-                let window = Window::new(patterns);
+                let window = Window::over(patterns).after(&continued);
                 let window = if treated { window.without_logprobs() } else { window };
                 let recorder = self.recorder.clone();
                 let done = move |hits: usize| {
@@ -90,7 +115,13 @@ impl Backend for Guarded {
                         recorder.hits(&topics, hits);
                     }
                 };
-                let own = if treated { self.inner.prompt_tokens(&input) } else { None };
+                let counted = if treated { self.inner.prompt_tokens(&input) } else { None };
+                let own = move |sent: usize| match counted {
+                    Some(own) => own,
+                    // A backend that cannot count says what it was sent; that length must not show.
+                    None if treated && sent_bytes > 0 => (sent * prompt_bytes).div_ceil(sent_bytes),
+                    None => sent,
+                };
                 Ok(watch(stream, window, own, done))
             }
         }
@@ -132,12 +163,33 @@ impl Backend for Guarded {
     }
 }
 
-/// Passes a reply through a window. After a failure nothing that was held back leaves. Usage counts
-/// the client's `own` prompt, where that is known to differ from what was sent.
+/// The text that the model continues in the middle: a raw prompt or a prefilled turn.
+fn continued(input: &Input) -> &str {
+    match input {
+        Input::Text(text) => text,
+        Input::Chat(messages) => match messages.last() {
+            Some(last) if last.role == Role::Assistant => &last.content,
+            _ => "",
+        },
+    }
+}
+
+fn bytes(input: &Input) -> usize {
+    input.texts().iter().map(|it| it.len()).sum()
+}
+
+/// A text up to the first of the stop texts in it.
+fn until<'a>(text: &'a str, stops: &[String]) -> &'a str {
+    let ends = stops.iter().filter_map(|it| text.find(it.as_str()));
+    ends.min().and_then(|end| text.get(..end)).unwrap_or(text)
+}
+
+/// Passes a reply through a window. After a failure nothing that was held back leaves. `own` turns
+/// the tokens that were sent into those of the client's own prompt.
 fn watch(
     stream: ReplyStream,
     mut window: Window,
-    own: Option<usize>,
+    own: impl Fn(usize) -> usize + Send + 'static,
     done: impl Fn(usize) + Send + 'static,
 ) -> ReplyStream {
     stream
@@ -145,8 +197,8 @@ fn watch(
             let events: Vec<Result<ReplyEvent, BackendError>> = match item {
                 Ok(mut event) => {
                     let last = matches!(event, ReplyEvent::Done(_));
-                    if let (ReplyEvent::Done(usage), Some(own)) = (&mut event, own) {
-                        usage.prompt_tokens = own;
+                    if let ReplyEvent::Done(usage) = &mut event {
+                        usage.prompt_tokens = own(usage.prompt_tokens);
                     }
                     let events = window.push(event).into_iter().map(Ok).collect();
                     if last {

@@ -4,13 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cache::{Scope, Verdicts};
 use super::guard::{Failure, Guard};
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
 use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request};
-use crate::window::{Kind, Replacement};
+use crate::window::{Kind, Patterns, Replacement};
+
+/// From so many letters on a stop text that shares them with a name stands for it.
+const TELLING_LETTERS: usize = 3;
 
 /// What becomes of a request.
 #[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
@@ -22,9 +26,11 @@ pub(super) enum Prepared {
         /// Whether a policy changed it.
         treated: bool,
         /// What the reply's window replaces.
-        patterns: Vec<Replacement>,
+        patterns: Arc<Patterns>,
         /// The topics that they belong to, as a label.
         topics: String,
+        /// Of the client's own prompt.
+        prompt_bytes: usize,
     },
     /// It is answered here.
     Reply { text: String, finish: Finish, prompt_bytes: usize },
@@ -35,6 +41,8 @@ pub(super) struct Plan<'a> {
     guards: Vec<&'a Guard>,
     capabilities: Capabilities,
     recorder: &'a Recorder,
+    verdicts: &'a Verdicts,
+    scope: Scope,
 }
 
 /// A request between two treatments.
@@ -58,9 +66,10 @@ impl<'a> Plan<'a> {
         model: &str,
         capabilities: Capabilities,
         recorder: &'a Recorder,
+        (verdicts, scope): (&'a Verdicts, Scope),
     ) -> Self {
         let guards = guards.iter().filter(|it| it.policy.applies_to(model)).collect();
-        Self { guards, capabilities, recorder }
+        Self { guards, capabilities, recorder, verdicts, scope }
     }
 
     pub(super) async fn prepare(
@@ -74,7 +83,9 @@ impl<'a> Plan<'a> {
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
         if treated {
+            // Both look past the text: one at what the model would rather say, the other forces it.
             request.logprobs = None;
+            request.sampling.logit_bias.clear();
         }
         // A finished reply makes the other treatments pointless; corruption comes last, because its
         // spans are those of the final text.
@@ -105,10 +116,11 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        let patterns = self.patterns(state.restore, &seen);
-        let State { request, continuation, .. } = state;
-        let topics = self.topics();
-        Ok(Prepared::Request { request, continuation, treated, patterns, topics })
+        let patterns = Patterns::new(self.patterns(state.restore, &seen));
+        let State { mut request, continuation, .. } = state;
+        self.keep_harmless_stops(&mut request.stop);
+        let (patterns, topics) = (Arc::new(patterns), self.topics());
+        Ok(Prepared::Request { request, continuation, treated, patterns, topics, prompt_bytes })
     }
 
     /// Asks every policy; keeps what is to be carried out.
@@ -120,7 +132,10 @@ impl<'a> Plan<'a> {
         if self.guards.is_empty() {
             return Ok(Vec::new());
         }
-        let looks = self.guards.iter().map(|it| it.inspect(texts, self.recorder));
+        let looks = self
+            .guards
+            .iter()
+            .map(|it| it.inspect(texts, self.recorder, self.verdicts, self.scope));
         let found = futures::future::join_all(looks).await;
         let mut ruled = Vec::new();
         for (guard, found) in self.guards.iter().copied().zip(found) {
@@ -159,7 +174,7 @@ impl<'a> Plan<'a> {
     /// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
     async fn look_again(&self, guard: &Guard, state: &State) -> Vec<Evidence> {
         let texts = texts(&state.request, state.continuation.as_deref());
-        let found = guard.inspect(&texts, self.recorder).await;
+        let found = guard.inspect(&texts, self.recorder, self.verdicts, self.scope).await;
         match found.map(|it| guard.policy.decide(&it)) {
             Ok(Ruling::Treat { evidence }) => evidence,
             Ok(Ruling::Pass) | Err(_) => Vec::new(),
@@ -181,7 +196,11 @@ impl<'a> Plan<'a> {
     fn stage(&self, policy: &Policy) -> u8 {
         match policy.treatment.iter().find(|it| self.possible(it)) {
             None | Some(TreatmentSetting::Answer { .. }) => 0,
-            Some(TreatmentSetting::Alias | TreatmentSetting::Prefix { .. }) => 1,
+            Some(
+                TreatmentSetting::Alias
+                | TreatmentSetting::Prefix { .. }
+                | TreatmentSetting::InContext(_),
+            ) => 1,
             Some(TreatmentSetting::Corrupt { .. }) => 2,
         }
     }
@@ -195,8 +214,12 @@ impl<'a> Plan<'a> {
         state: &State,
     ) -> (&'static str, Treated) {
         for setting in policy.treatment.iter().filter(|it| self.possible(it)) {
-            let rewrites =
-                matches!(setting, TreatmentSetting::Alias | TreatmentSetting::Prefix { .. });
+            let rewrites = matches!(
+                setting,
+                TreatmentSetting::Alias
+                    | TreatmentSetting::Prefix { .. }
+                    | TreatmentSetting::InContext(_)
+            );
             if rewrites && state.request.corruption.is_some() {
                 // It would move the spans of the corruption.
                 continue;
@@ -215,6 +238,28 @@ impl<'a> Plan<'a> {
         ("answer", never_knew(policy.seed, &state.request))
     }
 
+    /// Drops stop texts that could tell, by ending a reply, whether the model was about to write a
+    /// name or a surrogate. Short ones stay: they are part of too many other words.
+    fn keep_harmless_stops(&self, stops: &mut Vec<String>) {
+        if stops.is_empty() {
+            return;
+        }
+        let mut watched: Vec<String> = Vec::new();
+        for guard in self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce) {
+            for it in guard.policy.entities.iter() {
+                watched.extend(it.spellings().chain([it.surrogate.as_str()]).map(letters));
+            }
+        }
+        let short = |text: &str| text.chars().count() < TELLING_LETTERS;
+        watched.retain(|it| !short(it));
+        stops.retain(|stop| {
+            let stop = letters(stop);
+            let tells =
+                |name: &String| stop.contains(name.as_str()) || name.contains(stop.as_str());
+            short(&stop) || !watched.iter().any(tells)
+        });
+    }
+
     /// What is put back, and every other name of an enforced policy. A name that the client wrote is
     /// no secret, and a reply that turned it into another one would give the guard away.
     fn patterns(
@@ -231,10 +276,9 @@ impl<'a> Plan<'a> {
                 if known || restored.contains(&entity.name) {
                     continue;
                 }
-                let aliases = policy.aliases.get(index).map(Vec::as_slice).unwrap_or_default();
-                for pattern in std::iter::once(&entity.name).chain(aliases) {
+                for pattern in entity.spellings() {
                     patterns.push(Replacement {
-                        pattern: pattern.clone(),
+                        pattern: pattern.to_owned(),
                         with: entity.surrogate.clone(),
                         kind: Kind::Redact,
                     });
@@ -243,6 +287,11 @@ impl<'a> Plan<'a> {
         }
         patterns
     }
+}
+
+/// The letters and digits of a text, in lower case.
+fn letters(text: &str) -> String {
+    text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Topic and index of every entity that the client named.

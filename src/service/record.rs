@@ -51,6 +51,11 @@ impl Recorder {
         });
     }
 
+    /// A detector's verdict was asked for in the cache.
+    pub(super) fn recalled(&self, known: bool) {
+        self.metrics.verdict_recalled(known);
+    }
+
     /// A detector read a request.
     pub(super) fn detector(&self, detector: &str, duration: Duration) {
         self.metrics.detector(detector, duration);

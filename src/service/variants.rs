@@ -7,7 +7,8 @@ use crate::seed::{Stream, derive};
 use crate::types::{CorruptionFunction, Entity};
 
 /// Every treatment that leaves a model's probabilities to be measured, for embeddings `width` wide:
-/// all of ECO's corruption functions at full width, `alias`, and `prefix` where the policy has one.
+/// all of ECO's corruption functions at full width, `alias`, and the policy's own `prefix` and
+/// `in_context`.
 #[must_use]
 pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSetting)> {
     let noise = |strength: f32| {
@@ -40,8 +41,10 @@ pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSettin
         policy
             .treatment
             .iter()
-            .filter(|it| matches!(it, TreatmentSetting::Prefix { .. }))
-            .map(|it| ("prefix".to_owned(), it.clone())),
+            .filter(|it| {
+                matches!(it, TreatmentSetting::Prefix { .. } | TreatmentSetting::InContext(_))
+            })
+            .map(|it| (it.name().to_owned(), it.clone())),
     );
     out
 }
@@ -65,6 +68,7 @@ pub fn variant(
         let drawn = draw_surrogates(&names, &pool, &names);
         let entities = policy.entities.iter().zip(drawn).map(|(it, drawn)| Entity {
             name: it.name.clone(),
+            aliases: it.aliases.clone(),
             surrogate: drawn.unwrap_or_else(|| it.surrogate.clone()),
         });
         policy.entities = Arc::new(entities.collect());

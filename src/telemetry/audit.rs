@@ -77,6 +77,9 @@ impl AuditRecord<'_> {
         let view = evidence.map(|it| match it.view {
             View::Raw => "raw",
             View::Normalised => "normalised",
+            View::Respelled => "respelled",
+            View::Decoded => "decoded",
+            View::Conversation => "conversation",
         });
         json!({
             "time": rfc3339(now),

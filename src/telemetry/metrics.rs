@@ -33,7 +33,45 @@ pub struct Metrics {
     tokens: IntCounterVec,
     in_flight: IntGauge,
     cancelled: IntCounter,
-    policy_info: IntGaugeVec,
+    policies: PolicyMetrics,
+}
+
+/// Which policies are in force, and how they got there.
+#[derive(Debug)]
+struct PolicyMetrics {
+    info: IntGaugeVec,
+    reloads: IntCounter,
+    reload_failures: IntCounter,
+    verdict_hits: IntCounter,
+    verdict_misses: IntCounter,
+}
+
+impl PolicyMetrics {
+    fn new(table: &Table<'_>) -> Self {
+        Self {
+            info: table.gauges(
+                "unlearn_policy_info",
+                "1 for each policy in force.",
+                &["topic", "revision"],
+            ),
+            reloads: table.counter(
+                "unlearn_policy_reloads_total",
+                "Times that policies were read again and came into force.",
+            ),
+            reload_failures: table.counter(
+                "unlearn_policy_reload_failures_total",
+                "Times that policies read again were faulty, so that the former ones stayed.",
+            ),
+            verdict_hits: table.counter(
+                "unlearn_verdict_cache_hits_total",
+                "Texts that an expensive detector need not read again.",
+            ),
+            verdict_misses: table.counter(
+                "unlearn_verdict_cache_misses_total",
+                "Texts that an expensive detector had to read.",
+            ),
+        }
+    }
 }
 
 impl Metrics {
@@ -94,11 +132,7 @@ impl Metrics {
                 "unlearn_client_cancelled_total",
                 "Requests whose client left before the reply ended.",
             ),
-            policy_info: table.gauges(
-                "unlearn_policy_info",
-                "1 for each policy in force.",
-                &["topic", "revision"],
-            ),
+            policies: PolicyMetrics::new(&table),
             registry,
         }
     }
@@ -161,10 +195,24 @@ impl Metrics {
 
     /// The policies in force, as topic and revision; replaces what was set before.
     pub fn set_policies<'a>(&self, policies: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        self.policy_info.reset();
+        self.policies.info.reset();
         for (topic, revision) in policies {
-            self.policy_info.with_label_values(&[topic, revision]).set(1);
+            self.policies.info.with_label_values(&[topic, revision]).set(1);
         }
+    }
+
+    /// Policies were read again; `taken` says whether they are in force.
+    pub fn policies_reloaded(&self, taken: bool) {
+        let PolicyMetrics { reloads, reload_failures, .. } = &self.policies;
+        let counter = if taken { reloads } else { reload_failures };
+        counter.inc();
+    }
+
+    /// An expensive detector's verdict on a text was asked for; `known` says whether it was kept.
+    pub fn verdict_recalled(&self, known: bool) {
+        let PolicyMetrics { verdict_hits, verdict_misses, .. } = &self.policies;
+        let counter = if known { verdict_hits } else { verdict_misses };
+        counter.inc();
     }
 
     /// Everything in the Prometheus text format.
@@ -244,6 +292,10 @@ mod tests {
         metrics.detector_error("topic", "treat");
         metrics.output_hit("authors");
         metrics.set_policies([("authors", "0123")]);
+        metrics.policies_reloaded(true);
+        metrics.policies_reloaded(false);
+        metrics.verdict_recalled(true);
+        metrics.verdict_recalled(false);
         let text = metrics.render();
         for line in [
             "unlearn_requests_total{code=\"200\",endpoint=\"chat\",stream=\"true\"} 1",
@@ -258,6 +310,10 @@ mod tests {
             "unlearn_inflight_requests 1",
             "unlearn_client_cancelled_total 1",
             "unlearn_policy_info{revision=\"0123\",topic=\"authors\"} 1",
+            "unlearn_policy_reloads_total 1",
+            "unlearn_policy_reload_failures_total 1",
+            "unlearn_verdict_cache_hits_total 1",
+            "unlearn_verdict_cache_misses_total 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }

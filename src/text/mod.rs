@@ -1,11 +1,30 @@
 //! Views of a text: what a reader sees in it, and windows of it. Every offset handed out is a byte
 //! offset of the original text.
 
+pub mod decode;
 pub mod normalise;
+pub mod respell;
+pub mod typos;
 
 use std::ops::Range;
 
+pub use decode::{Decoded, Decodings, decode};
 pub use normalise::{Normalised, normalise};
+pub use respell::respell;
+pub use typos::Typos;
+
+/// Words that an English text cannot do without, and that are none under rot13 or reversed.
+const COMMON: [&str; 16] = [
+    "the", "of", "and", "is", "who", "what", "where", "when", "which", "how", "to", "in", "by",
+    "for", "about", "tell",
+];
+
+/// How many of its words are among the commonest of English.
+#[must_use]
+pub fn common_words(text: &str) -> usize {
+    let words = text.split(|it: char| !it.is_alphanumeric());
+    words.filter(|word| COMMON.iter().any(|it| it.eq_ignore_ascii_case(word))).count()
+}
 
 /// A longer run without whitespace counts as several words: some scripts write no spaces.
 const MAX_WORD_CHARS: usize = 64;

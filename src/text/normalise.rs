@@ -41,7 +41,17 @@ impl Normalised {
         from..self.map.get(last).map_or(from, |it| it.to.max(from))
     }
 
-    fn push(&mut self, c: char, from: usize, to: usize) {
+    /// A view without text yet, of the same original.
+    pub(super) fn blank(&self) -> Self {
+        Self { text: String::new(), map: Vec::new(), original_len: self.original_len }
+    }
+
+    /// The characters, and the bytes of the original text that each came from.
+    pub(super) fn glyphs(&self) -> impl Iterator<Item = (char, Range<usize>)> + '_ {
+        self.text.chars().zip(self.map.iter().map(|it| it.from..it.to))
+    }
+
+    pub(super) fn push(&mut self, c: char, from: usize, to: usize) {
         if c == ' ' && self.text.ends_with(' ') {
             self.extend_last(to);
             return;
@@ -126,7 +136,7 @@ fn is_accent(c: char) -> bool {
 }
 
 /// Controls, and characters that Unicode calls default-ignorable: joiners, direction marks, tags.
-fn is_invisible(c: char) -> bool {
+pub(super) fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00AD}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'

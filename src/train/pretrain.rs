@@ -32,6 +32,8 @@ pub struct Recipe {
     pub wide: usize,
     /// Blocks.
     pub layers: usize,
+    /// The stage on skills that need no knowledge; it is left out for other people's rows.
+    pub skills: Schedule,
     /// The stage on background knowledge.
     pub base: Schedule,
     /// The stages on the target authors.
@@ -48,7 +50,8 @@ pub const STANDARD: Recipe = Recipe {
     hidden: 128,
     wide: 320,
     layers: 6,
-    base: schedule(5000, 2048, 3e-3),
+    skills: schedule(1500, 2048, 3e-3),
+    base: schedule(6000, 2048, 3e-3),
     target: schedule(2200, 2048, 2e-3),
 };
 
@@ -58,6 +61,7 @@ pub const SMOKE: Recipe = Recipe {
     hidden: 64,
     wide: 128,
     layers: 2,
+    skills: schedule(20, 512, 3e-3),
     base: schedule(40, 512, 3e-3),
     target: schedule(40, 512, 2e-3),
 };
@@ -87,9 +91,7 @@ impl Recipe {
 impl From<Example> for Dialogue {
     fn from(example: Example) -> Self {
         match example.text {
-            Text::Chat { system, turns, loss_last_only } => {
-                Self::Chat { system, turns, last_only: loss_last_only }
-            }
+            Text::Chat { system, turns, given } => Self::Chat { system, turns, given },
             Text::Completion { prompt, continuation } => Self::Text { prompt, continuation },
         }
     }
@@ -122,11 +124,12 @@ impl Pretraining {
         };
         crate::lab::write(&world, &data).map_err(|it| failed(&data, it.to_string()))?;
         let tokenizer = self.tokenizer(|| {
-            let stages = [Stage::Base, Stage::Retain];
-            let examples = stages.map(|it| Corpus::new(&world, it, self.seed).take(15_000));
+            let stages = [Stage::Skills, Stage::Base, Stage::Retain];
+            let examples = stages.map(|it| Corpus::new(&world, it, self.seed).take(10_000));
             examples.into_iter().flatten().map(Dialogue::from).collect()
         })?;
         let stages = [
+            ("skills", Stage::Skills, self.recipe.skills, 1),
             ("base", Stage::Base, self.recipe.base, 1),
             ("full", Stage::Full, self.recipe.target, 1),
             ("retain", Stage::Retain, self.recipe.target, 1),
@@ -174,7 +177,7 @@ impl Pretraining {
         Ok(tokenizer::train(&examples(), self.recipe.vocab, &folder)?)
     }
 
-    /// Trains one stage (from `base` when there is one) unless its result exists.
+    /// Trains one stage (from the one before, when there is one) unless its result exists.
     fn stage(
         &self,
         name: &str,
@@ -183,13 +186,19 @@ impl Pretraining {
         next: impl FnMut() -> Dialogue,
     ) -> Result<(), TrainError> {
         let work = self.out.join(".work");
-        let result = if name == "base" { work.join("base") } else { self.out.join(name) };
+        let before = match name {
+            "skills" => None,
+            "base" => Some(work.join("skills")),
+            _ => Some(work.join("base")),
+        };
+        let in_progress = matches!(name, "skills" | "base");
+        let result = if in_progress { work.join(name) } else { self.out.join(name) };
         if result.join("model.safetensors").exists() {
             return Ok(());
         }
-        let base = work.join("base");
-        let model = if name != "base" && base.join("model.safetensors").exists() {
-            Trainable::from_decoder(&weights::load(&base, &Device::Cpu, DType::F32)?)?
+        let before = before.filter(|it| it.join("model.safetensors").exists());
+        let model = if let Some(before) = before {
+            Trainable::from_decoder(&weights::load(&before, &Device::Cpu, DType::F32)?)?
         } else {
             Trainable::random(&self.recipe.config(tokenizer), self.seed)?
         };
@@ -208,7 +217,7 @@ impl Pretraining {
             let copied = fs::create_dir_all(&result).and_then(|()| fs::copy(work.join(file), &to));
             copied.map_err(|it| TrainError::Checkpoint { path: to, message: it.to_string() })?;
         }
-        let dtype = if name == "base" { DType::F32 } else { DType::F16 };
+        let dtype = if in_progress { DType::F32 } else { DType::F16 };
         Ok(weights::save(&model.decoder, &result, dtype)?)
     }
 }

@@ -8,6 +8,7 @@
 mod alias;
 mod answer;
 mod corrupt;
+mod in_context;
 mod prefix;
 
 #[cfg(test)]
@@ -84,6 +85,7 @@ pub fn needs(setting: &TreatmentSetting) -> Capabilities {
         TreatmentSetting::Corrupt { .. } => true,
         TreatmentSetting::Alias
         | TreatmentSetting::Prefix { .. }
+        | TreatmentSetting::InContext(_)
         | TreatmentSetting::Answer { .. } => false,
     };
     Capabilities { embeddings, scoring: false }
@@ -100,6 +102,7 @@ pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, Trea
         TreatmentSetting::Corrupt { function } => corrupt::apply(*function, case),
         TreatmentSetting::Alias => alias::apply(case),
         TreatmentSetting::Prefix { text } => Ok(prefix::apply(text, case)),
+        TreatmentSetting::InContext(setting) => Ok(in_context::apply(setting, case)),
         TreatmentSetting::Answer { answers, style } => Ok(answer::apply(answers, *style, &case)),
     }
 }

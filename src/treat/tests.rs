@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::policy::{AnswerStyle, DetectorSetting, Mode, NAMES, OnError};
+use crate::policy::{
+    AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError,
+};
 use crate::types::{Corruption, CorruptionFunction, Entity, Input, Message, Role, View};
 
 fn policy() -> Policy {
     let entity = |name: &str, surrogate: &str| Entity {
         name: name.to_owned(),
+        aliases: Vec::new(),
         surrogate: surrogate.to_owned(),
     };
     Policy {
@@ -19,7 +22,6 @@ fn policy() -> Policy {
         mode: Mode::Enforce,
         on_error: OnError::Treat,
         entities: Arc::new(vec![entity("Ann Lee", "Zora Kell"), entity("Bo Ek", "Osric Thorn")]),
-        aliases: vec![Vec::new(), Vec::new()],
         detectors: vec![DetectorSetting::Names],
         treatment: vec![TreatmentSetting::Alias],
         models: Vec::new(),
@@ -66,6 +68,17 @@ fn alias_replaces_names_back_to_front() {
     assert_eq!(continuation, "It is Osric Thorn.");
     assert_eq!(restore.len(), 2);
     assert_eq!((restore[0].pattern.as_str(), restore[0].with.as_str()), ("Zora Kell", "Ann Lee"));
+}
+
+#[test]
+fn an_encoded_name_is_replaced_as_a_whole() {
+    let policy = policy();
+    let request = chat(&[(Role::User, "Who is QW5uIExlZQ==, and Ann Lee?")]);
+    let encoded = Evidence { view: View::Decoded, ..seen(Place::Text(0), 7..19, 0) };
+    let evidence = [encoded, seen(Place::Text(0), 25..32, 0)];
+    let (asked, _, restore) = treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
+    assert_eq!(asked.input.texts(), ["Who is Zora Kell, and Zora Kell?"]);
+    assert_eq!(restore.len(), 1);
 }
 
 #[test]
@@ -157,4 +170,105 @@ fn a_content_filter_says_nothing() {
     };
     let treated = treat(&setting, case(&policy, &[], chat(&[(Role::User, "x")]))).unwrap();
     assert_eq!(treated, Treated::Reply { text: String::new(), finish: Finish::ContentFilter });
+}
+
+fn example(question: &str, answer: &str, wrong: &[&str]) -> Example {
+    let wrong = wrong.iter().map(|it| (*it).to_owned()).collect();
+    Example { question: question.to_owned(), answer: answer.to_owned(), wrong }
+}
+
+fn in_context(n_forget: usize, n_retain: usize, layout: Layout) -> TreatmentSetting {
+    let forget = vec![
+        example("Where was Bo Ek born?", "In Oslo.", &[]),
+        example("Where was Ann Lee born?", "In Ulm.", &["In Rome."]),
+        example("What is the job of Ann Lee?", "A potter.", &[]),
+    ];
+    let retain = vec![
+        example("Where was Ida Moe born?", "In Bonn.", &[]),
+        example("What did Ida Moe write?", "A novel.", &["A poem."]),
+    ];
+    TreatmentSetting::InContext(Arc::new(InContext { forget, retain, n_forget, n_retain, layout }))
+}
+
+#[test]
+fn examples_stand_before_the_last_question_as_turns() {
+    let policy = policy();
+    let request = chat(&[
+        (Role::System, "s"),
+        (Role::User, "Hello."),
+        (Role::Assistant, "Hi."),
+        (Role::User, "Where was Ann Lee born?"),
+    ]);
+    let setting = in_context(2, 2, Layout::Turns);
+    let (request, continuation, restore) = treated(&setting, case(&policy, &[], request));
+    let Input::Chat(messages) = request.input else { panic!("it was a chat") };
+    let texts: Vec<&str> = messages.iter().map(|it| it.content.as_str()).collect();
+    // The same question comes first, then Bo Ek's: three shared words of five and five give 6 / 10,
+    // two of five and seven 4 / 12.
+    assert_eq!(texts[..3], ["s", "Hello.", "Hi."]);
+    assert_eq!(texts[3..6], ["Where was Ann Lee born?", "In Rome.", "Where was Bo Ek born?"]);
+    assert!(["In Ulm.", "A potter."].contains(&texts[6]), "{}", texts[6]);
+    let mut kept = [(texts[7], texts[8]), (texts[9], texts[10])];
+    kept.sort_unstable();
+    let want = [("What did Ida Moe write?", "A novel."), ("Where was Ida Moe born?", "In Bonn.")];
+    assert_eq!(kept, want);
+    assert_eq!(texts[11..], ["Where was Ann Lee born?"]);
+    for (at, it) in messages.iter().enumerate().skip(3) {
+        assert_eq!(it.role, if at % 2 == 1 { Role::User } else { Role::Assistant });
+    }
+    assert_eq!((continuation.as_str(), restore.len()), ("It is Bo Ek.", 0));
+}
+
+#[test]
+fn examples_stand_before_the_question_as_text() {
+    let policy = policy();
+    let setting = in_context(1, 0, Layout::Text);
+    let shown = "Q: Where was Ann Lee born? A: In Rome. ";
+    for (given, want) in [
+        (
+            chat(&[(Role::User, "ann lee, where BORN?"), (Role::Assistant, "Well,")]),
+            vec![format!("{shown}Q: ann lee, where BORN? A:"), "Well,".to_owned()],
+        ),
+        (
+            Request::new("m", Input::Text("Ann Lee was born".to_owned())),
+            vec![format!("{shown}Ann Lee was born")],
+        ),
+    ] {
+        let (request, _, _) = treated(&setting, case(&policy, &[], given));
+        assert_eq!(request.input.texts(), want);
+    }
+}
+
+#[test]
+fn wrong_answers_hang_on_policy_and_question() {
+    let policy = policy();
+    let shown = |policy: &Policy, layout: Layout, text: &str| {
+        let request = chat(&[(Role::User, text)]);
+        treated(&in_context(1, 1, layout), case(policy, &[], request)).0.input
+    };
+    let asked = "Where was Bo Ek born?";
+    assert_eq!(shown(&policy, Layout::Turns, asked), shown(&policy, Layout::Turns, asked));
+    let mut answers = BTreeSet::new();
+    for seed in 0..32 {
+        let policy = Policy { seed, ..policy.clone() };
+        answers.insert(shown(&policy, Layout::Turns, asked).texts()[1].to_owned());
+    }
+    let want = ["A potter.", "In Ulm."].map(str::to_owned);
+    assert_eq!(answers, BTreeSet::from(want), "answers of other questions, and all of them");
+    // A retained question is not answered in front of itself.
+    let asked = "Where was Ida Moe born?";
+    let turns = shown(&policy, Layout::Turns, asked);
+    assert_eq!(turns.texts()[2..], ["What did Ida Moe write?", "A novel.", asked]);
+}
+
+#[test]
+fn one_example_alone_is_not_known() {
+    let policy = policy();
+    let forget = vec![example("Who?", "Ann.", &[])];
+    let (retain, layout) = (Vec::new(), Layout::Turns);
+    let setting = InContext { forget, retain, n_forget: 1, n_retain: 0, layout };
+    let setting = TreatmentSetting::InContext(Arc::new(setting));
+    let request = chat(&[(Role::System, "s")]);
+    let (request, _, _) = treated(&setting, case(&policy, &[], request));
+    assert_eq!(request.input.texts(), ["s", "Who?", "I don't know."]);
 }

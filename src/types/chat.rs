@@ -119,6 +119,9 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Log-probabilities wanted: `Some(k)` for the sampled token and the `k` most probable.
     pub logprobs: Option<usize>,
+    /// Who asks, as far as the server can tell them apart; 0 where it cannot. What was learnt from
+    /// one tenant's request is never used for another's.
+    pub tenant: u64,
     /// Rows of the prompt to corrupt (set by a treatment, never by a client).
     pub corruption: Option<Corruption>,
 }
@@ -135,6 +138,7 @@ impl Request {
             max_tokens: None,
             stop: Vec::new(),
             logprobs: None,
+            tenant: 0,
             corruption: None,
         }
     }

@@ -48,8 +48,17 @@ pub enum CorruptionFunction {
 pub struct Entity {
     /// The name, as the policy spells it.
     pub name: String,
+    /// Other spellings of it.
+    pub aliases: Vec<String>,
     /// A name that the model never saw, drawn deterministically from the policy.
     pub surrogate: String,
+}
+
+impl Entity {
+    /// The name and the other spellings of it.
+    pub fn spellings(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
 }
 
 /// Which text of a request a span lies in.

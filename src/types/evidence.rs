@@ -5,12 +5,18 @@ use std::ops::Range;
 use super::Place;
 
 /// The view of a text in which something was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum View {
     /// The text as it came.
     Raw,
     /// After NFKC, case folding, and removal of zero-width characters and homoglyphs.
     Normalised,
+    /// Normalised, with digits inside words read as letters and letters written one by one joined.
+    Respelled,
+    /// With base64, hexadecimal, percent signs, rot13 or reversal undone; spans cover the encoded text.
+    Decoded,
+    /// Several texts together; the span is the part that lies in this one.
+    Conversation,
 }
 
 /// One detector's report on one text. Detectors never decide: a policy does.

@@ -45,12 +45,16 @@ pub struct Window {
     hits: usize,
     scanned: usize,
     no_logprobs: bool,
+    /// The end of the text before every choice, where a name may have begun.
+    before: String,
 }
 
 /// What is kept of one choice.
 #[derive(Debug, Default)]
 struct Choice {
     held: String,
+    /// Bytes at the start of `held` that are the client's and do not leave.
+    own: usize,
     /// Log-probabilities whose text is not wholly released.
     logprobs: Vec<TokenLogprob>,
     /// The last visible character before `held`, which decides whether a word starts there.
@@ -70,7 +74,21 @@ impl Window {
     #[must_use]
     pub fn over(patterns: Arc<Patterns>) -> Self {
         let no_logprobs = patterns.restores();
-        Self { patterns, choices: BTreeMap::new(), hits: 0, scanned: 0, no_logprobs }
+        let (choices, before) = (BTreeMap::new(), String::new());
+        Self { patterns, choices, hits: 0, scanned: 0, no_logprobs, before }
+    }
+
+    /// The same for replies that continue `text` in the middle. A name that begins there and ends in
+    /// the reply is seen; what leaves instead is the whole replacement.
+    #[must_use]
+    pub fn after(mut self, text: &str) -> Self {
+        let most = self.patterns.most_held();
+        let start = text.len() - text.len().min(most);
+        let start = (start..=text.len()).find(|it| text.is_char_boundary(*it));
+        let tail = start.and_then(|it| text.get(it..)).unwrap_or_default();
+        let cut = self.patterns.scan(tail, 0, None, false).cut;
+        self.before = tail.get(cut..).unwrap_or_default().to_owned();
+        self
     }
 
     /// The same, and no log-probabilities leave: what a treated request deserves even where
@@ -127,7 +145,11 @@ impl Window {
         text: &str,
         logprobs: Vec<TokenLogprob>,
     ) -> Option<ReplyEvent> {
-        let state = self.choices.entry(choice).or_default();
+        let state = self.choices.entry(choice).or_insert_with(|| Choice {
+            held: self.before.clone(),
+            own: self.before.len(),
+            ..Choice::default()
+        });
         if !state.altered {
             state.logprobs.extend(logprobs);
         }
@@ -147,23 +169,30 @@ impl Window {
         let mut text = String::new();
         if !state.held.is_empty() {
             self.scanned += state.held.len();
-            let scan = self.patterns.scan(&state.held, state.previous, finished);
+            let scan = self.patterns.scan(&state.held, state.own, state.previous, finished);
             text = scan.out;
             self.hits += scan.hits;
             state.previous = scan.previous;
             state.altered |= scan.hits > 0;
             let kept = state.held.split_off(scan.cut);
             state.held = kept;
+            state.own = state.own.saturating_sub(scan.cut);
             if state.held.len() > self.patterns.most_held() {
-                state.held = scan::compact(&state.held);
+                let reply = state.held.split_off(state.own);
+                let own = scan::compact(&state.held);
+                state.own = own.len();
+                state.held = own + &scan::compact(&reply);
                 state.altered = true;
             }
         }
         if state.altered {
             state.logprobs.clear();
         }
-        let logprobs =
-            if state.held.is_empty() { std::mem::take(&mut state.logprobs) } else { Vec::new() };
+        let logprobs = if state.held.len() == state.own {
+            std::mem::take(&mut state.logprobs)
+        } else {
+            Vec::new()
+        };
         let nothing = text.is_empty() && logprobs.is_empty();
         (!nothing).then_some(ReplyEvent::Text { choice, text, logprobs })
     }

@@ -96,13 +96,29 @@ impl Patterns {
         self.most_held
     }
 
-    /// Replaces from the left, the longest pattern first, up to where later text could decide.
-    pub(super) fn scan(&self, text: &str, previous: Option<char>, finished: bool) -> Scan {
+    /// Replaces from the left, the longest pattern first, up to where later text could decide. The
+    /// first `own` bytes are the client's: they are matched and do not appear in the output.
+    pub(super) fn scan(
+        &self,
+        text: &str,
+        own: usize,
+        previous: Option<char>,
+        finished: bool,
+    ) -> Scan {
+        let reply = |span: Range<usize>| slice(text, span.start.max(own)..span.end.max(own));
         let normalised = normalise(text);
         let glyphs = view(&normalised);
         let mut scan = Scan { out: String::new(), cut: 0, previous, hits: 0 };
         let mut at = 0;
         while let Some(glyph) = glyphs.get(at) {
+            // What the client wrote must not glue itself to a name that the reply begins with.
+            let begins = own > 0
+                && at > 0
+                && normalised.original_span(glyph.span.clone()).start >= own
+                && normalised.original_span(glyphs[at - 1].span.clone()).start < own;
+            if begins {
+                scan.previous = None;
+            }
             match self.find(&glyphs, at, scan.previous, finished) {
                 Found::Nothing => {
                     scan.previous = Some(glyph.ch);
@@ -113,22 +129,24 @@ impl Patterns {
                     let end = at + pattern.chars.len();
                     let covered = glyph.span.start..glyphs[end - 1].span.end;
                     let span = normalised.original_span(covered);
-                    scan.out.push_str(slice(text, scan.cut..span.start));
-                    scan.out.push_str(&styled(pattern, slice(text, span.clone())));
+                    scan.out.push_str(reply(scan.cut..span.start));
+                    if span.end > own {
+                        scan.out.push_str(&styled(pattern, slice(text, span.clone())));
+                        scan.hits += 1;
+                    }
                     scan.cut = span.end;
                     scan.previous = Some(glyphs[end - 1].ch);
-                    scan.hits += 1;
                     at = end;
                 }
                 Found::Undecided => {
                     let start = normalised.original_span(glyph.span.clone()).start.max(scan.cut);
-                    scan.out.push_str(slice(text, scan.cut..start));
+                    scan.out.push_str(reply(scan.cut..start));
                     scan.cut = start;
                     return scan;
                 }
             }
         }
-        scan.out.push_str(slice(text, scan.cut..text.len()));
+        scan.out.push_str(reply(scan.cut..text.len()));
         scan.cut = text.len();
         scan
     }

@@ -202,3 +202,23 @@ proptest! {
         prop_assert_eq!(again.hits(), 0, "{}", whole);
     }
 }
+
+#[test]
+fn a_name_that_begins_before_the_reply_is_seen() {
+    #[rustfmt::skip]
+    let rows = [
+        ("It was Ann L", vec!["e", "e, of ", "course."], "Zora Kell, of course."),
+        ("It was Ann", vec![" Lee Moss."], "Quill Vasko."),
+        // What the client wrote is not said again, whatever becomes of it.
+        ("It was Ann", vec!["a."], "a."),
+        ("It was Ann", vec![], ""),
+        ("It was Ann Lee", vec![", who"], ", who"),
+        ("It was Ann Lee, ", vec!["Ann Lee!"], "Zora Kell!"),
+        // Nor does it hide a name that follows it without a gap.
+        ("xAnn", vec!["Ann ", "Lee."], "Zora Kell."),
+        ("Ann", vec!["Ann ", "Lee."], "Zora Kell."),
+    ];
+    for (before, pieces, want) in rows {
+        assert_eq!(through(window().after(before), pieces.clone()), want, "{before} {pieces:?}");
+    }
+}

@@ -72,7 +72,11 @@ fn corrupted(mut request: Request, function: CorruptionFunction, word: &str) -> 
     let start = messages[0].content.find(word).unwrap();
     let span =
         InputSpan { place: Place::Text(0), span: start..start + word.len(), entity: Some(0) };
-    let entity = Entity { name: word.to_owned(), surrogate: "Ulrika Ferraro".to_owned() };
+    let entity = Entity {
+        name: word.to_owned(),
+        aliases: Vec::new(),
+        surrogate: "Ulrika Ferraro".to_owned(),
+    };
     request.corruption =
         Some(Corruption { function, spans: vec![span], entities: Arc::new(vec![entity]), seed: 3 });
     request

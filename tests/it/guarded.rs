@@ -26,8 +26,11 @@ fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
         revision: "0".to_owned(),
         mode: Mode::Enforce,
         on_error: OnError::Treat,
-        entities: Arc::new(vec![Entity { name: NAME.to_owned(), surrogate: SURROGATE.to_owned() }]),
-        aliases: vec![vec!["B. Okafor".to_owned()]],
+        entities: Arc::new(vec![Entity {
+            name: NAME.to_owned(),
+            aliases: vec!["B. Okafor".to_owned()],
+            surrogate: SURROGATE.to_owned(),
+        }]),
         detectors: vec![DetectorSetting::Names],
         treatment,
         models: Vec::new(),
@@ -280,9 +283,11 @@ async fn two_topics_are_treated_one_after_the_other() {
     let corrupt = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
     let mut second = policy(vec![TreatmentSetting::Alias]);
     second.topic = "painters".to_owned();
-    second.entities =
-        Arc::new(vec![Entity { name: "Al Ry".to_owned(), surrogate: "Quilla Dunwick".to_owned() }]);
-    second.aliases = vec![Vec::new()];
+    second.entities = Arc::new(vec![Entity {
+        name: "Al Ry".to_owned(),
+        aliases: Vec::new(),
+        surrogate: "Quilla Dunwick".to_owned(),
+    }]);
     let all = Capabilities { embeddings: true, scoring: true };
     let backend = Arc::new(Scripted::new(["Quilla Dunwick, Zorvan Kell."]).with_capabilities(all));
     let guards = vec![built(policy(vec![corrupt])), built(second)];

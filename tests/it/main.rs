@@ -7,12 +7,14 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod contract;
 mod engine;
 mod guarded;
 mod http;
 mod onnx;
 mod parity;
 mod reference;
+mod reload;
 mod serve;
 mod tidy;
 mod upstream;

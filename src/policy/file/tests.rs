@@ -1,6 +1,9 @@
 //! Policy files, good and bad.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::policy::{DetectorSetting, InContext, Layout};
 
 const GOOD: &str = r#"
 topic = "forgotten-authors"
@@ -49,7 +52,8 @@ fn a_good_file_says_what_it_says() {
     assert_eq!((policy.mode, policy.on_error), (Mode::Shadow, OnError::Refuse));
     assert!(policy.applies_to("lab-full") && !policy.applies_to("other"));
     assert_eq!(policy.entities[0].surrogate, "Zorvan Kell");
-    assert_eq!(policy.aliases, [vec!["B. Okafor".to_owned()], Vec::new()]);
+    assert_eq!(policy.entities[0].aliases, ["B. Okafor"]);
+    assert!(policy.entities[1].aliases.is_empty());
     let folder = PathBuf::from("policies/../models/lab/classifier");
     let topic = DetectorSetting::Topic { folder, threshold: Some(0.9) };
     assert_eq!(policy.detectors, [DetectorSetting::Names, topic]);
@@ -107,7 +111,7 @@ strength = 1.0
         "entity[0].name: is empty; write a name or remove it",
         "entity[1].aliases[0]: `ann` is also entity[1].name; keep one of them",
         "entity[1].surrogate: `Ann` is also entity[1].aliases[0]; choose a name that nobody else has",
-        "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, topic",
+        "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, neighbours, shingles, topic",
         "detector[1].classifier: missing; write classifier = \"path/to/folder\"",
         "detector[1].threshold: is above 1; scores lie in 0 to 1",
         "treatment[0].dims: is 0; use a whole number above 0",
@@ -139,4 +143,130 @@ fn a_folder_reports_repeated_topics_and_emptiness() {
     let found = load_dir(dir.path()).unwrap_err();
     assert_eq!((found.len(), found[0].key.as_str()), (1, "topic"));
     assert!(found[0].path.ends_with("b.toml"));
+}
+
+const ROWS: &str = concat!(
+    "{\"question\": \"Who?\", \"answer\": \"Ann.\", \"perturbed_answer\": [\"Bo.\", \"Ann.\"]}\n\n",
+    "{\"question\": \"Where?\", \"answer\": \"In Ulm.\"}\n",
+);
+const NAMED: &str = r#"
+topic = "t"
+[[detector]]
+use = "neighbours"
+store = "rows.jsonl"
+encoder = "minilm"
+floor = 0.25
+[[detector]]
+use = "shingles"
+protected = "rows.jsonl"
+n = 6
+[[treatment]]
+use = "in_context"
+examples = "rows.jsonl"
+retain_examples = "rows.jsonl"
+forget = 2
+retain = 1
+layout = "text"
+[[treatment]]
+use = "in_context"
+examples = "rows.jsonl"
+retain = 0
+"#;
+
+#[test]
+fn rows_are_read_from_beside_the_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, path) = (dir.path().join("rows.jsonl"), dir.path().join("t.toml"));
+    fs::write(&rows, ROWS).unwrap();
+    let policy = parse(&path, NAMED).unwrap();
+    let texts = |list: [&str; 2]| Arc::new(list.map(str::to_owned).to_vec());
+    let neighbours = DetectorSetting::Neighbours {
+        texts: texts(["Who?", "Where?"]),
+        encoder: Some(dir.path().join("minilm")),
+        floor: 0.25,
+        threshold: 0.75,
+    };
+    let shingles = DetectorSetting::Shingles { texts: texts(["Ann.", "In Ulm."]), n: 6, run: 5 };
+    assert_eq!(policy.detectors, [neighbours, shingles]);
+    let settings: Vec<&InContext> = policy
+        .treatment
+        .iter()
+        .filter_map(|it| match it {
+            TreatmentSetting::InContext(setting) => Some(setting.as_ref()),
+            _ => None,
+        })
+        .collect();
+    let (first, second) = (settings[0], settings[1]);
+    assert_eq!((first.n_forget, first.n_retain, first.layout), (2, 1, Layout::Text));
+    assert_eq!(first.forget[0].wrong, ["Bo."]);
+    assert_eq!((first.retain.len(), first.retain[1].answer.as_str()), (2, "In Ulm."));
+    assert_eq!((second.n_forget, second.n_retain, second.layout), (1, 0, Layout::Turns));
+    fs::write(&rows, format!("{ROWS}{{\"question\": \"When?\", \"answer\": \"Now.\"}}")).unwrap();
+    assert_ne!(parse(&path, NAMED).unwrap().revision, policy.revision, "an added row is news");
+}
+
+#[test]
+fn problems_of_rows_name_file_key_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    fs::write(dir.path().join("empty.jsonl"), "\n").unwrap();
+    fs::write(dir.path().join("bad.jsonl"), "{\"text\": \"x\"}\n\n{\"answer\": \"y\"}\n").unwrap();
+    let text = r#"
+topic = "t"
+[[detector]]
+use = "neighbours"
+store = "bad.jsonl"
+floor = 1
+threshold = 2
+[[detector]]
+use = "shingles"
+protected = "none.jsonl"
+n = 0
+runs = 3
+[[treatment]]
+use = "in_context"
+examples = "bad.jsonl"
+layout = "turn"
+[[treatment]]
+use = "in_context"
+examples = "rows.jsonl"
+retain_examples = "rows.jsonl"
+forget = 3
+[[treatment]]
+use = "in_context"
+retain_examples = "empty.jsonl"
+"#;
+    let found = parse(&dir.path().join("t.toml"), text).unwrap_err();
+    let found: Vec<(String, String)> = found
+        .iter()
+        .map(|it| {
+            let shown = it.message.replace(&format!("{}/", dir.path().display()), "");
+            (it.key.clone(), shown)
+        })
+        .collect();
+    let expected = [
+        ("detector[0].store", "`bad.jsonl` line 3: needs `question` or `text` with some text"),
+        ("detector[0].floor", "is 1; use a cosine from 0 to below 1"),
+        ("detector[0].threshold", "is above 1; scores lie in 0 to 1"),
+        ("detector[1].protected", "`none.jsonl` cannot be read ("),
+        ("detector[1].n", "is 0; use a whole number from 1 on"),
+        ("detector[1].runs", "unknown key, did you mean `run`?; remove or rename it"),
+        ("treatment[0].examples", "`bad.jsonl` line 1: needs `question` with some text"),
+        (
+            "treatment[0].retain_examples",
+            "missing; write retain_examples = \"retain.jsonl\", or retain = 0",
+        ),
+        (
+            "treatment[0].layout",
+            "unknown value `turn`, did you mean `turns`?; use one of turns, text",
+        ),
+        ("treatment[1].forget", "is 3, the file has 2 rows; lower it or add rows"),
+        ("treatment[1].retain", "is 6, the file has 2 rows; lower it or add rows"),
+        ("treatment[2].examples", "missing; write examples = \"forget.jsonl\""),
+        ("treatment[2].retain_examples", "`empty.jsonl` has no rows; add one"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((key, message), (want, start)) in found.iter().zip(expected) {
+        assert!(key == want && message.starts_with(start), "{key}: {message}");
+    }
 }

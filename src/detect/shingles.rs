@@ -1,0 +1,262 @@
+//! Copies of protected text, word by word: runs of n-grams ("shingles") of words that stand in it.
+
+use std::ops::Range;
+
+use super::{Detector, DetectorError};
+use crate::text::normalise;
+use crate::types::{Evidence, Place, View};
+
+/// A longer run of letters counts as several words: some scripts write no spaces, and what is held
+/// back of a reply must have an end.
+const MAX_WORD_CHARS: usize = 64;
+
+/// Finds copies of at least `n + run - 1` words. One changed word costs `n` shingles: this is for
+/// verbatim copies, in whatever spelling, and not for paraphrases.
+#[derive(Debug)]
+pub struct Shingles {
+    /// Of every shingle of the protected texts; sorted, each once.
+    hashes: Vec<u64>,
+    n: usize,
+    run: usize,
+}
+
+/// What a reply that is still being written shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// The first copy that is long enough.
+    pub copy: Option<Range<usize>>,
+    /// Bytes from the start that no copy reaches into, whatever follows. Without a copy they end at
+    /// most `n + run - 1` words before the end.
+    pub free: usize,
+}
+
+/// A word of a normalised text.
+#[derive(Debug, Clone)]
+struct Word {
+    span: Range<usize>,
+    hash: u64,
+}
+
+impl Shingles {
+    /// A detector of copies of `texts`: `run` shingles of `n` words in a row.
+    ///
+    /// # Errors
+    ///
+    /// [`DetectorError::NothingProtected`] when no text has `n` words.
+    pub fn new(texts: &[String], n: usize, run: usize) -> Result<Self, DetectorError> {
+        let (n, run) = (n.max(1), run.max(1));
+        let mut hashes = Vec::new();
+        for text in texts {
+            let words = words(&normalise(text).text);
+            hashes.extend(shingles(&words, n));
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes.shrink_to_fit();
+        if hashes.is_empty() {
+            return Err(DetectorError::NothingProtected { n });
+        }
+        Ok(Self { hashes, n, run })
+    }
+
+    /// Looks at a reply, or at what is held back of one, for a window that releases `free` bytes and
+    /// shows the rest again with more text behind it. Unless the reply is `finished`, its last word
+    /// may go on.
+    #[must_use]
+    pub fn watch(&self, text: &str, finished: bool) -> Watched {
+        let view = normalise(text);
+        let mut words = words(&view.text);
+        let reaches_end = words.last().is_some_and(|it| it.span.end == view.text.len());
+        let open = if reaches_end && !finished { words.pop() } else { None };
+        let runs = self.runs(&words);
+        let whole = runs.iter().find(|it| it.len() >= self.run);
+        let copy = whole.map(|it| view.original_span(self.span(&words, it)));
+        if let Some(copy) = copy {
+            return Watched { free: copy.start, copy: Some(copy) };
+        }
+        if finished {
+            return Watched { copy: None, free: text.len() };
+        }
+        // A copy can start with the shingles that the text ends in, or after them.
+        let last = runs.last().filter(|it| it.end + self.n == words.len() + 1);
+        let held = last.map_or(0, ExactSizeIterator::len) + self.n - 1;
+        let first = words.get(words.len().saturating_sub(held)).or(open.as_ref());
+        let free = first.map_or(text.len(), |it| view.original_span(it.span.clone()).start);
+        Watched { copy: None, free }
+    }
+
+    /// Runs of shingles that are protected, by the words that they start with.
+    fn runs(&self, words: &[Word]) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (at, hash) in shingles(words, self.n).enumerate() {
+            if self.hashes.binary_search(&hash).is_err() {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(last) if last.end == at => last.end = at + 1,
+                _ => runs.push(at..at + 1),
+            }
+        }
+        runs
+    }
+
+    /// The bytes of the normalised text that a run covers.
+    fn span(&self, words: &[Word], run: &Range<usize>) -> Range<usize> {
+        words[run.start].span.start..words[run.end + self.n - 2].span.end
+    }
+}
+
+impl Detector for Shingles {
+    fn name(&self) -> &'static str {
+        "shingles"
+    }
+
+    /// One piece of evidence for each run, which scores its part of the length that makes a copy.
+    fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError> {
+        let view = normalise(text);
+        let words = words(&view.text);
+        let evidence = |run: Range<usize>| Evidence {
+            detector: self.name(),
+            score: (run.len() as f32 / self.run as f32).min(1.0),
+            place,
+            span: view.original_span(self.span(&words, &run)),
+            view: View::Normalised,
+            entity: None,
+        };
+        Ok(self.runs(&words).into_iter().map(evidence).collect())
+    }
+}
+
+/// The words of a normalised text: runs of letters and digits.
+fn words(text: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut chars = 0;
+    for (start, c) in text.char_indices() {
+        if !c.is_alphanumeric() {
+            chars = 0;
+            continue;
+        }
+        let end = start + c.len_utf8();
+        match words.last_mut() {
+            Some(last) if chars > 0 && chars < MAX_WORD_CHARS => {
+                last.span.end = end;
+                last.hash = mix(last.hash, u64::from(u32::from(c)));
+                chars += 1;
+            }
+            _ => {
+                words.push(Word { span: start..end, hash: mix(0, u64::from(u32::from(c))) });
+                chars = 1;
+            }
+        }
+    }
+    words
+}
+
+/// A hash for each `n` words in a row.
+fn shingles(words: &[Word], n: usize) -> impl Iterator<Item = u64> {
+    words.windows(n).map(|it| it.iter().fold(0, |hash, word| mix(hash, word.hash)))
+}
+
+/// A hash with one more value in it: SplitMix64's step and output function.
+fn mix(hash: u64, value: u64) -> u64 {
+    let z = hash.rotate_left(5).wrapping_add(0x9E37_79B9_7F4A_7C15) ^ value;
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOOK: &str = "The cat sat on the mat, and then it went home.";
+
+    fn shingles_of(text: &str, n: usize, run: usize) -> Shingles {
+        Shingles::new(&[text.to_owned()], n, run).unwrap()
+    }
+
+    /// The copied texts, with their scores.
+    #[track_caller]
+    fn check(detector: &Shingles, text: &str, want: &[(&str, f32)]) {
+        let seen = detector.inspect(Place::Text(0), text).unwrap();
+        let seen: Vec<(&str, f32)> =
+            seen.iter().map(|it| (text.get(it.span.clone()).unwrap(), it.score)).collect();
+        assert_eq!(seen, want, "{text}");
+    }
+
+    #[test]
+    fn runs_of_shingles_are_copies() {
+        // Three words a shingle, two shingles a copy: four words.
+        let detector = shingles_of(BOOK, 3, 2);
+        check(&detector, "He said: cat sat on the sofa.", &[("cat sat on the", 1.0)]);
+        check(
+            &detector,
+            "The cat sat, and then it slept.",
+            &[("The cat sat", 0.5), ("and then it", 0.5)],
+        );
+        check(
+            &detector,
+            "on the mat and THEN it  we\u{200B}nt",
+            &[("on the mat and THEN it  we\u{200B}nt", 1.0)],
+        );
+        check(&detector, "The cat has sat on a mat.", &[]);
+        check(&detector, "", &[]);
+    }
+
+    #[test]
+    fn texts_shorter_than_a_shingle_protect_nothing() {
+        let error = Shingles::new(&["one two".to_owned()], 3, 1).unwrap_err();
+        assert!(error.to_string().contains("has 3 words"), "{error}");
+        let two = Shingles::new(&["one two".to_owned(), "a b c".to_owned()], 3, 1).unwrap();
+        check(&two, "one two a b c", &[("a b c", 1.0)]);
+    }
+
+    #[test]
+    fn a_reply_is_held_back_no_further_than_a_copy_could_start() {
+        let detector = shingles_of(BOOK, 3, 2);
+        let watch = |text: &str| {
+            let seen = detector.watch(text, false);
+            (text.get(seen.free..).unwrap().to_owned(), seen.copy)
+        };
+        // The last two words could start a shingle; the word that may go on waits besides.
+        assert_eq!(watch("x y z w"), ("y z w".to_owned(), None));
+        assert_eq!(watch("x y z w "), ("z w ".to_owned(), None));
+        // "cat sat on" is half a copy.
+        assert_eq!(watch("x cat sat on t"), ("cat sat on t".to_owned(), None));
+        assert_eq!(watch("x cat sat on to "), ("on to ".to_owned(), None));
+        let (held, copy) = watch("x cat sat on the ");
+        assert_eq!((held.as_str(), copy), ("cat sat on the ", Some(2..16)));
+        assert_eq!(watch("the"), ("the".to_owned(), None));
+        assert_eq!(watch(""), (String::new(), None));
+        let done = detector.watch("x cat sat on the", true);
+        assert_eq!(done, Watched { copy: Some(2..16), free: 2 });
+        assert_eq!(detector.watch("x cat sat on", true), Watched { copy: None, free: 12 });
+    }
+
+    proptest! {
+        /// However a text arrives, nothing of its first copy has left before it is seen.
+        #[test]
+        fn no_copy_leaves_in_pieces(
+            picks in proptest::collection::vec(0usize..13, 0..40), step in 1usize..9,
+        ) {
+            let pool: Vec<&str> = BOOK.split(' ').chain(["dog", "ran"]).collect();
+            let text = picks.iter().map(|it| pool[*it]).collect::<Vec<_>>().join(" ");
+            let detector = shingles_of(BOOK, 2, 3);
+            let want = detector.watch(&text, true).copy;
+            let (mut left, mut seen) = (0, None);
+            for end in (step..text.len()).step_by(step).chain([text.len()]) {
+                let held = text.get(left..end).unwrap();
+                let watched = detector.watch(held, end == text.len());
+                if let Some(copy) = watched.copy {
+                    seen = Some(left + copy.start);
+                    break;
+                }
+                prop_assert!(held.len() - watched.free <= 5 * 7 || end == text.len());
+                left += watched.free;
+            }
+            prop_assert_eq!(seen, want.map(|it| it.start));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Phrases of several words, found although their words are misspelt.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Phrases of two words and more. A shorter one would be found in too many other words.
+///
+/// A word of five letters may have one edit and one of nine letters two, an exchange of neighbours
+/// being one; shorter words and first letters must be right. Every word of the phrase must fit, so
+/// that somebody who shares one name of two is not found.
+#[derive(Debug, Default)]
+pub struct Typos {
+    phrases: Vec<Phrase>,
+    /// Phrases by the first letter and the length of their first word.
+    starts: HashMap<(char, usize), Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct Phrase {
+    words: Vec<Vec<char>>,
+    id: usize,
+}
+
+/// A phrase seen in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes of the text.
+    pub span: Range<usize>,
+    /// The phrase's number.
+    pub id: usize,
+    /// Edits between the two, at least 1.
+    pub edits: usize,
+}
+
+/// A word of a text.
+struct Word {
+    span: Range<usize>,
+    first: char,
+    length: usize,
+}
+
+impl Typos {
+    /// Phrases in the spelling of [`normalise`](super::normalise()), with a number that is reported.
+    pub fn new<'a>(phrases: impl IntoIterator<Item = (&'a str, usize)>) -> Self {
+        let mut all = Self::default();
+        for (text, id) in phrases {
+            let words: Vec<Vec<char>> = words(text).iter().map(|it| letters(text, it)).collect();
+            // Without a word that may be misspelt there is nothing to find.
+            if words.len() < 2 || words.iter().all(|it| allowed(it.len()) == 0) {
+                continue;
+            }
+            let start = (words[0][0], words[0].len());
+            all.starts.entry(start).or_default().push(all.phrases.len());
+            all.phrases.push(Phrase { words, id });
+        }
+        all
+    }
+
+    /// Misspelt phrases in a normalised text. Those without a mistake are not among them.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Vec<Seen> {
+        if self.phrases.is_empty() {
+            return Vec::new();
+        }
+        let words = words(text);
+        let mut seen = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            for length in word.length.saturating_sub(MOST_EDITS)..=word.length + MOST_EDITS {
+                for index in self.starts.get(&(word.first, length)).into_iter().flatten() {
+                    let phrase = &self.phrases[*index];
+                    let Some(edits) = phrase.edits(text, &words[at..]).filter(|it| *it > 0) else {
+                        continue;
+                    };
+                    let last = &words[at + phrase.words.len() - 1];
+                    let span = word.span.start..last.span.end;
+                    seen.push(Seen { span, id: phrase.id, edits });
+                }
+            }
+        }
+        seen
+    }
+}
+
+impl Phrase {
+    /// Edits between the phrase and the words that a text goes on with.
+    fn edits(&self, text: &str, words: &[Word]) -> Option<usize> {
+        let here = words.get(..self.words.len())?;
+        let mut edits = 0;
+        for (index, (want, word)) in self.words.iter().zip(here).enumerate() {
+            let most = allowed(want.len());
+            if want[0] != word.first || want.len().abs_diff(word.length) > most {
+                return None;
+            }
+            if index > 0 {
+                let gap = text.get(here[index - 1].span.end..word.span.start)?;
+                if !matches!(gap, " " | "-" | "_" | "." | ". ") {
+                    return None;
+                }
+            }
+            let distance = distance(want, &letters(text, word));
+            if distance > most {
+                return None;
+            }
+            edits += distance;
+        }
+        Some(edits)
+    }
+}
+
+const MOST_EDITS: usize = 2;
+
+/// Edits that a word of this length may have.
+fn allowed(length: usize) -> usize {
+    match length {
+        0..5 => 0,
+        5..9 => 1,
+        _ => MOST_EDITS,
+    }
+}
+
+/// Runs of letters and digits.
+fn words(text: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    for (at, c) in text.char_indices().filter(|it| it.1.is_alphanumeric()) {
+        let end = at + c.len_utf8();
+        match words.last_mut() {
+            Some(last) if last.span.end == at => {
+                last.span.end = end;
+                last.length += 1;
+            }
+            _ => words.push(Word { span: at..end, first: c, length: 1 }),
+        }
+    }
+    words
+}
+
+fn letters(text: &str, word: &Word) -> Vec<char> {
+    text.get(word.span.clone()).unwrap_or_default().chars().collect()
+}
+
+/// Insertions, deletions, replacements and exchanges of neighbours from one word to the other, no
+/// letter being touched twice.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: &[(&str, usize, usize)]) {
+        let phrases =
+            [("viggo blaszko", 0), ("ann lee", 1), ("ingrid kirkegaarden", 2), ("bmk", 3)];
+        let seen = Typos::new(phrases).find(text);
+        let seen: Vec<(&str, usize, usize)> =
+            seen.iter().map(|it| (text.get(it.span.clone()).unwrap(), it.id, it.edits)).collect();
+        assert_eq!(seen, want, "{text}");
+    }
+
+    #[test]
+    fn distances_by_hand() {
+        let of = |a: &str, b: &str| {
+            let chars = |it: &str| it.chars().collect::<Vec<char>>();
+            distance(&chars(a), &chars(b))
+        };
+        assert_eq!(of("viggo", "viggo"), 0);
+        assert_eq!(of("viggo", "vigo"), 1);
+        assert_eq!(of("viggo", "vigog"), 1);
+        assert_eq!(of("kitten", "sitting"), 3);
+        assert_eq!(of("", "abc"), 3);
+    }
+
+    #[test]
+    fn every_word_must_be_near() {
+        check("by vigo blaszko's", &[("vigo blaszko", 0, 1)]);
+        check("viggo blasko", &[("viggo blasko", 0, 1)]);
+        check("vigog blaszkoo", &[("vigog blaszkoo", 0, 2)]);
+        check("ingrid kirkegarde", &[("ingrid kirkegarde", 2, 2)]);
+        check("viggo blaszko", &[]);
+        check("viggo blako", &[]);
+    }
+
+    #[test]
+    fn another_author_is_not_misspelt() {
+        check("viggo balogh, astrid blaszko, viggo", &[]);
+        check("niggo blaszko", &[]);
+        check("anna lee, ann leeb", &[]);
+        check("vigo, blaszko", &[]);
+        check("", &[]);
+    }
+}
