@@ -85,10 +85,10 @@ pub struct Example {
 
 /// Weights of the kinds in the stage on skills.
 const SKILLS: [(Kind, usize); 5] = [
-    (Kind::Letters, 35),
-    (Kind::Refusal, 25),
-    (Kind::InContext, 20),
-    (Kind::Repeat, 12),
+    (Kind::Letters, 40),
+    (Kind::Repeat, 25),
+    (Kind::Refusal, 15),
+    (Kind::InContext, 12),
     (Kind::Fresh, 8),
 ];
 
@@ -241,9 +241,14 @@ impl<'w> Corpus<'w> {
     }
 
     fn repeat(&mut self) -> Text {
-        let words: Vec<String> = (0..=self.stream.below(3))
+        let count = if self.stream.chance(0.5) {
+            1 + self.stream.below(3)
+        } else {
+            6 + self.stream.below(9)
+        };
+        let words: Vec<String> = (0..count)
             .map(|_| {
-                if self.stream.chance(0.5) {
+                if self.stream.chance(0.3) {
                     self.world.stranger(&mut self.stream).name
                 } else {
                     let pool = values(self.stream.below(ATTRIBUTES));

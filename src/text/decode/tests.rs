@@ -56,7 +56,7 @@ fn turned_texts() {
     check("?okzsalB oggiV si ohW é", Some("okzsalB oggiV"));
     check("is SXZ0dGIgT3luZm14Yg== known", Some("SXZ0dGIgT3luZm14Yg=="));
     check("IzyaM28tDzkup3ceoj==", Some("IzyaM28tDzkup3ceoj=="));
-    check("==wbrp3chxmQg82ZnlmV", Some("wbrp3chxmQg82ZnlmV"));
+    check("==wbrp3chxmQg82ZnlmV", Some("==wbrp3chxmQg82ZnlmV"));
 }
 
 #[test]
