@@ -181,7 +181,7 @@ impl Sequence {
         let name = self.written.len() - length;
         let Some(piece) = self.pieces.iter().rposition(|it| it.0 <= name) else { return };
         let (text, start) = self.pieces[piece];
-        let spaced = self.written[text..].starts_with(' ');
+        let spaced = self.written.get(text..).is_some_and(|it| it.starts_with(' '));
         if let Some(surrogate) = corruptor.substitute(Some(entity), spaced) {
             self.prompt.ids.truncate(start);
             self.prompt.ids.extend(surrogate.iter().take(self.capacity.saturating_sub(start)));

@@ -32,7 +32,7 @@ pub struct GuardError {
     pub detector: &'static str,
     /// Why.
     #[source]
-    pub source: DetectorError,
+    pub source: Box<DetectorError>,
 }
 
 /// What a detector's failure is, by the time the policy is asked about it.
@@ -48,11 +48,11 @@ impl Guard {
         let mut detectors: Vec<Arc<dyn Detector>> = Vec::new();
         let mut filled = None;
         for setting in &policy.detectors {
-            let failed = |source| GuardError {
+            let failed = |source: DetectorError| GuardError {
                 path: policy.path.clone(),
                 topic: policy.topic.clone(),
                 detector: setting.name(),
-                source,
+                source: Box::new(source),
             };
             match setting {
                 DetectorSetting::Names => {

@@ -88,7 +88,7 @@ async fn hangup(signals: &mut Option<Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// One line for each thing that is wrong.

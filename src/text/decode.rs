@@ -371,7 +371,7 @@ fn run_end(bytes: &[u8], start: usize) -> usize {
             Some(byte) if digit64(*byte).is_some() => end += 1,
             Some(b'\r' | b'\n') if end - line >= WRAPPED_LINE => {
                 let next = end + 1 + usize::from(bytes[end..].starts_with(b"\r\n"));
-                if !bytes.get(next).is_some_and(|it| digit64(*it).is_some()) {
+                if bytes.get(next).is_none_or(|it| digit64(*it).is_none()) {
                     return end;
                 }
                 (end, line) = (next, next);
