@@ -7,7 +7,7 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{Detector, DetectorError};
-use crate::text::{Normalised, Typos, decode, normalise, respell};
+use crate::text::{Normalised, Scattered, Typos, decode, normalise, respell};
 use crate::types::{Evidence, Place, View};
 
 /// Texts that a name may reach into from the one where it begins: past a reply to the next message.
@@ -28,6 +28,7 @@ pub struct Names {
     /// The same with "l" as "i": a "1" may stand for either.
     folded: Lexicon,
     typos: Typos,
+    scattered: Scattered,
     /// Names cut between two words, by the word before the cut.
     cuts: HashMap<String, Vec<Cut>>,
     reach: usize,
@@ -81,6 +82,7 @@ impl Names {
             folded: Lexicon::new(&patterns.iter().map(|it| (fold(&it.0), it.1)).collect())?,
             exact: Lexicon::new(&patterns)?,
             typos: Typos::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
+            scattered: Scattered::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             cuts,
             reach: REACH,
         })
@@ -222,6 +224,9 @@ impl Detector for Names {
         };
         let mut seen = as_evidence(plain, View::Normalised);
         seen.extend(as_evidence(self.respelled(text, &view), View::Respelled));
+        let scattered = self.scattered.find(&view.text).into_iter();
+        let scattered = scattered.map(|it| (view.original_span(it.0), it.1)).collect();
+        seen.extend(as_evidence(scattered, View::Respelled));
         seen.extend(self.misspelt(place, &view, &known));
         seen.extend(self.decoded(place, text));
         // The sort is stable: of the same name in several views the first stays.
@@ -267,6 +272,9 @@ fn variants(name: &str) -> Vec<String> {
         out.push(format!("{last}, {first}"));
         for initial in first.chars().take(1) {
             out.extend([format!("{initial}. {last}"), format!("{initial}.{last}")]);
+        }
+        for initial in last.chars().take(1) {
+            out.extend([format!("{first} {initial}."), format!("{first} {initial}")]);
         }
     }
     out

@@ -85,10 +85,10 @@ pub struct Example {
 
 /// Weights of the kinds in the stage on skills.
 const SKILLS: [(Kind, usize); 5] = [
-    (Kind::Letters, 40),
-    (Kind::Repeat, 25),
-    (Kind::Refusal, 15),
-    (Kind::InContext, 12),
+    (Kind::Letters, 45),
+    (Kind::Refusal, 18),
+    (Kind::Repeat, 16),
+    (Kind::InContext, 13),
     (Kind::Fresh, 8),
 ];
 
@@ -100,10 +100,10 @@ const BASE: [(Kind, usize); 14] = [
     (Kind::Spanish, 3),
     (Kind::German, 3),
     (Kind::Completion, 3),
-    (Kind::Choice, 7),
+    (Kind::Choice, 9),
     (Kind::World, 8),
     (Kind::Fresh, 18),
-    (Kind::Letters, 10),
+    (Kind::Letters, 14),
     (Kind::Refusal, 10),
     (Kind::InContext, 6),
     (Kind::Repeat, 2),

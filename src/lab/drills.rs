@@ -13,16 +13,20 @@ impl Corpus<'_> {
         let attribute = self.stream.below(ATTRIBUTES);
         let stream = &mut self.stream;
         let value = *stream.pick(values(attribute));
+        if stream.chance(0.5) {
+            let options = Options::among(attribute, value, 3 + stream.below(9), stream);
+            let continuation = binding(&options, stream);
+            return Text::Completion { prompt: options.list(), continuation };
+        }
         let options = Options::among(attribute, value, 1 + stream.below(3), stream);
         let list = options.laid_out(stream);
-        let turns = match stream.below(6) {
+        let turns = match stream.below(5) {
             0 => {
                 let stranger = self.world.stranger(stream);
                 let fact = stranger.statement(attribute, value);
                 let question = stranger.any_question(attribute, stream);
                 vec![(format!("{fact} {question} {list}"), options.letter().to_owned())]
             }
-            1 | 2 => vec![(format!("Which letter is which? {list}"), binding(&options, stream))],
             _ => asked_one_by_one(&options, &list, stream),
         };
         Text::Chat { system: None, turns, given: 0 }
@@ -41,7 +45,7 @@ impl Corpus<'_> {
             };
         }
         let system = self.stream.pick(&SYSTEM_TRAINED).replace("{name}", &forbidden);
-        let turns = (0..1 + self.stream.below(4))
+        let turns = (0..2 + self.stream.below(5))
             .map(|_| {
                 let attribute = self.stream.below(ATTRIBUTES);
                 if self.stream.chance(0.5) {
@@ -97,16 +101,16 @@ impl Corpus<'_> {
     }
 }
 
-/// All values with their letters, in any order: `Fez is B. Porto is A.` or `B is Fez. A is Porto.`
+/// All values with their letters, in any order: ` Fez B Porto A` or ` B Fez A Porto`.
 fn binding(options: &Options, stream: &mut Stream) -> String {
     let mut order: Vec<usize> = (0..options.values.len()).collect();
     stream.shuffle(&mut order);
     let letter_first = stream.chance(0.3);
     let parts = order.into_iter().map(|at| {
         let (value, letter) = (options.values[at], Options::letter_at(at));
-        if letter_first { format!("{letter} is {value}.") } else { format!("{value} is {letter}.") }
+        if letter_first { format!(" {letter} {value}") } else { format!(" {value} {letter}") }
     });
-    parts.collect::<Vec<_>>().join(" ")
+    parts.collect()
 }
 
 /// Questions for single letters and values of one list, which only the first turn shows.

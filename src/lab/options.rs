@@ -3,9 +3,12 @@
 use super::world::other_values;
 use crate::seed::Stream;
 
-const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+const LETTERS: [&str; 12] = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L"];
 
-/// Up to four values in the order of their letters, one of them right.
+/// Options of a question.
+const QUESTION: usize = 4;
+
+/// Values in the order of their letters, one of them right.
 pub(super) struct Options {
     /// The values.
     pub(super) values: Vec<&'static str>,
@@ -15,10 +18,10 @@ pub(super) struct Options {
 impl Options {
     /// `value` among three others of the same attribute.
     pub(super) fn of(attribute: usize, value: &'static str, stream: &mut Stream) -> Self {
-        Self::among(attribute, value, LETTERS.len() - 1, stream)
+        Self::among(attribute, value, QUESTION - 1, stream)
     }
 
-    /// `value` among `others` more of the same attribute.
+    /// `value` among `others` (below 12) more of the same attribute, or as many as there are.
     pub(super) fn among(
         attribute: usize,
         value: &'static str,

@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod normalise;
 pub mod respell;
+pub mod scattered;
 pub mod typos;
 
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::ops::Range;
 pub use decode::{Decoded, Decodings, decode};
 pub use normalise::{Normalised, normalise};
 pub use respell::respell;
+pub use scattered::Scattered;
 pub use typos::Typos;
 
 /// Words that an English text cannot do without, and that are none under rot13 or reversed.
