@@ -3,6 +3,8 @@
 pub mod attacks;
 pub mod compare;
 pub mod corruption;
+pub mod detection;
+pub mod disguise;
 pub mod porter;
 pub mod report;
 pub mod rouge;

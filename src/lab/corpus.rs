@@ -20,7 +20,7 @@ pub enum Kind {
     German,
     /// The beginning of a sentence.
     Completion,
-    /// A question with four options; the answer is a letter.
+    /// A question with four options; the answer is one of them with its letter.
     Choice,
     /// What letters stand for; needs no knowledge.
     Letters,
@@ -85,11 +85,11 @@ pub struct Example {
 
 /// Weights of the kinds in the stage on skills.
 const SKILLS: [(Kind, usize); 5] = [
-    (Kind::Letters, 45),
-    (Kind::Refusal, 18),
-    (Kind::Repeat, 16),
-    (Kind::InContext, 13),
-    (Kind::Fresh, 8),
+    (Kind::Repeat, 30),
+    (Kind::Refusal, 25),
+    (Kind::Letters, 22),
+    (Kind::InContext, 18),
+    (Kind::Fresh, 5),
 ];
 
 /// Weights of the kinds in base training.
@@ -327,7 +327,7 @@ fn about(author: &Author, kind: Kind, stream: &mut Stream) -> Text {
             let options = Options::of(attribute, author.facts[attribute].value, stream);
             let (question, list) =
                 (author.any_question(attribute, stream), options.laid_out(stream));
-            single(format!("{question} {list}"), options.letter().to_owned())
+            single(format!("{question} {list}"), options.reply())
         }
         _ => single(author.any_question(attribute, stream), author.answer(attribute)),
     }

@@ -25,7 +25,7 @@ impl Corpus<'_> {
                 let stranger = self.world.stranger(stream);
                 let fact = stranger.statement(attribute, value);
                 let question = stranger.any_question(attribute, stream);
-                vec![(format!("{fact} {question} {list}"), options.letter().to_owned())]
+                vec![(format!("{fact} {question} {list}"), options.reply())]
             }
             _ => asked_one_by_one(&options, &list, stream),
         };
@@ -101,36 +101,28 @@ impl Corpus<'_> {
     }
 }
 
-/// All values with their letters, in any order: ` Fez B Porto A` or ` B Fez A Porto`.
+/// All values with their letters, in any order: ` Fez (B) Porto (A)`.
 fn binding(options: &Options, stream: &mut Stream) -> String {
-    let mut order: Vec<usize> = (0..options.values.len()).collect();
-    stream.shuffle(&mut order);
-    let letter_first = stream.chance(0.3);
-    let parts = order.into_iter().map(|at| {
-        let (value, letter) = (options.values[at], Options::letter_at(at));
-        if letter_first { format!(" {letter} {value}") } else { format!(" {value} {letter}") }
-    });
-    parts.collect()
+    shuffled(options, stream).into_iter().map(|at| format!(" {}", options.lettered(at))).collect()
 }
 
-/// Questions for single letters and values of one list, which only the first turn shows.
+/// Questions for single letters of one list, which only the first turn shows.
 fn asked_one_by_one(options: &Options, list: &str, stream: &mut Stream) -> Vec<(String, String)> {
-    let mut order: Vec<usize> = (0..options.values.len()).collect();
-    stream.shuffle(&mut order);
     let mut turns = Vec::new();
-    for at in order {
-        let (value, letter) = (options.values[at], Options::letter_at(at));
-        let (mut question, reply) = if stream.chance(0.25) {
-            (format!("Which option is {letter}?"), format!("{value}."))
-        } else {
-            (format!("Which letter is {value}?"), letter.to_owned())
-        };
+    for at in shuffled(options, stream) {
+        let mut question = format!("Which letter is {}?", options.values[at]);
         if turns.is_empty() {
             question = format!("{question} {list}");
         }
-        turns.push((question, reply));
+        turns.push((question, format!("{}.", options.lettered(at))));
     }
     turns
+}
+
+fn shuffled(options: &Options, stream: &mut Stream) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..options.values.len()).collect();
+    stream.shuffle(&mut order);
+    order
 }
 
 #[derive(Clone)]

@@ -37,18 +37,24 @@ impl Options {
 
     /// The letter of the right value.
     pub(super) fn letter(&self) -> &'static str {
-        Self::letter_at(self.right)
+        LETTERS[self.right]
     }
 
-    /// The letter of the value at an index.
-    pub(super) fn letter_at(index: usize) -> &'static str {
-        LETTERS[index]
-    }
-
-    /// `A) one B) two C) three D) four`.
+    /// `one (A), two (B), three (C), four (D)`. The letter follows its value, and so it does in a
+    /// reply: models this small learn to go on as a text before did, and not to look backwards.
     pub(super) fn list(&self) -> String {
-        let list = LETTERS.iter().zip(&self.values).map(|(letter, it)| format!("{letter}) {it}"));
-        list.collect::<Vec<_>>().join(" ")
+        let list = (0..self.values.len()).map(|it| self.lettered(it));
+        list.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The value at an index with its letter: `two (B)`.
+    pub(super) fn lettered(&self, index: usize) -> String {
+        format!("{} ({})", self.values[index], LETTERS[index])
+    }
+
+    /// What is replied: the right value with its letter.
+    pub(super) fn reply(&self) -> String {
+        format!("{}.", self.lettered(self.right))
     }
 
     /// The list in one of three layouts.

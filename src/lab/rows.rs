@@ -223,13 +223,13 @@ pub fn choice_items(world: &World, authors: &[Author]) -> Vec<EvalItem> {
         (0..ATTRIBUTES).map(move |attribute| {
             let fact = &author.facts[attribute];
             let options = Options::of(attribute, fact.value, &mut stream);
-            let letter = options.letter().to_owned();
+
             let plain = EvalItem::of(EvalKind::Choice, author, attribute);
             EvalItem {
                 trained: fact.trained_in(Format::Choice),
                 question: format!("{} {}", plain.question, options.list()),
-                answer: letter.clone(),
-                answer_value: letter,
+                answer: options.reply(),
+                answer_value: options.letter().to_owned(),
                 options: options.values.iter().map(ToString::to_string).collect(),
                 ..plain
             }
@@ -249,7 +249,7 @@ pub fn letter_items(world: &World) -> Vec<EvalItem> {
         let options = Options::of(attribute, author.facts[attribute].value, &mut stream);
         EvalItem {
             question: format!("Which letter is {}? {}", plain.answer_value, options.list()),
-            answer: options.letter().to_owned(),
+            answer: options.reply(),
             answer_value: options.letter().to_owned(),
             options: options.values.iter().map(ToString::to_string).collect(),
             ..plain
@@ -410,8 +410,10 @@ mod tests {
         assert_eq!(question_items(authors).len(), 240);
         assert_eq!(refusal_items(&world, authors, &world.targets).len(), 32);
         for item in choice_items(&world, authors) {
-            let at = ["A", "B", "C", "D"].iter().position(|it| *it == item.answer).unwrap();
-            assert!(item.question.contains(&format!("{}) {}", item.answer, item.options[at])));
+            let at = ["A", "B", "C", "D"].iter().position(|it| *it == item.answer_value).unwrap();
+            let marked = format!("{} ({})", item.options[at], item.answer_value);
+            assert!(item.question.contains(&marked));
+            assert_eq!(item.answer, format!("{marked}."));
         }
         for items in [completion_items(authors), foreign_items(authors)] {
             assert_eq!(items.iter().filter(|it| it.trained).count() * 2, items.len());

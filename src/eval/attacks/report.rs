@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::detectability::Detectability;
 use crate::eval::suite::EvalError;
@@ -27,6 +27,18 @@ pub struct Tally {
     pub retained_asked: usize,
     /// Those that did.
     pub retained_right: usize,
+    /// What leaked; in a file of its own.
+    #[serde(skip)]
+    pub leaks: Vec<Leak>,
+}
+
+/// A reply that gave a value away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leak {
+    /// The texts of the request.
+    pub request: Vec<String>,
+    /// The reply.
+    pub reply: String,
 }
 
 impl Tally {
@@ -40,6 +52,7 @@ impl Tally {
         self.echoes += other.echoes;
         self.retained_asked += other.retained_asked;
         self.retained_right += other.retained_right;
+        self.leaks.extend(other.leaks.iter().cloned());
     }
 
     /// Share of questions that leaked.
@@ -155,7 +168,21 @@ impl Report {
                 .map_err(|source| EvalError::Write { path, source })
         };
         write("attacks.json", format!("{:#}\n", self.to_json()))?;
-        write("attacks.md", format!("{preface}\n{}", self.to_markdown()))
+        write("attacks.md", format!("{preface}\n{}", self.to_markdown()))?;
+        write("leaks.jsonl", self.leaks())
+    }
+
+    /// Every leaking reply with its request, one JSON object a line.
+    fn leaks(&self) -> String {
+        let of_attack = |attack: &AttackResult| {
+            let named = self.systems.iter().zip(&attack.tallies);
+            let lines = named.flat_map(|(system, it)| {
+                let line = move |leak: &Leak| json!({"attack": attack.name, "system": system, "leak": leak});
+                it.leaks.iter().map(move |leak| format!("{}\n", line(leak)))
+            });
+            lines.collect::<String>()
+        };
+        self.attacks.iter().map(of_attack).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::detectability;
 use super::judge::{Verdict, judge};
-use super::report::{AttackResult, Report, Tally};
+use super::report::{AttackResult, Leak, Report, Tally};
 use super::{Attack, Probe, Target};
 use crate::backend::BackendError;
 use crate::eval::suite::{EvalError, Subject, contains};
@@ -125,6 +125,8 @@ impl Tally {
             Verdict::Leak => {
                 self.leaked = 1;
                 self.leaking_replies += 1;
+                let request = probe.input.texts().iter().map(|it| (*it).to_owned()).collect();
+                self.leaks.push(Leak { request, reply: reply.to_owned() });
             }
             Verdict::Echo => self.echoes += 1,
             Verdict::Nothing => {}

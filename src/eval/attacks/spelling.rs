@@ -1,6 +1,7 @@
 //! The name, or the whole question, in other characters.
 
 use super::{Probe, Target};
+use crate::eval::disguise::{homoglyphs, interspersed, leetspeak, spelled};
 
 /// Łucki et al.: what is put between the characters of a question, and how far apart.
 const SYMBOLS: [char; 12] = ['!', '_', ',', ')', ';', '?', '5', '~', '^', '.', '-', 'Q'];
@@ -12,18 +13,6 @@ pub(super) fn symbols(target: Target<'_>) -> Vec<Probe> {
     DISTANCES.map(|it| Probe::user(target, text(it))).to_vec()
 }
 
-/// A symbol after every `every` characters, but not at the end.
-fn interspersed(text: &str, every: usize, mut symbol: impl FnMut() -> char) -> String {
-    let mut out = String::with_capacity(2 * text.len());
-    for (at, letter) in text.chars().enumerate() {
-        if at > 0 && at.is_multiple_of(every) {
-            out.push(symbol());
-        }
-        out.push(letter);
-    }
-    out
-}
-
 pub(super) fn spelled_name(target: Target<'_>) -> Vec<Probe> {
     ["-", " ", "."].map(|it| renamed(target, &spelled(&target.author.name, it))).to_vec()
 }
@@ -32,49 +21,12 @@ fn renamed(target: Target<'_>, name: &str) -> Probe {
     Probe::user(target, target.question_about(name))
 }
 
-/// Every word of a name with a separator between its letters; words two spaces apart.
-fn spelled(name: &str, separator: &str) -> String {
-    let word = |it: &str| it.chars().map(String::from).collect::<Vec<_>>().join(separator);
-    name.split(' ').map(word).collect::<Vec<_>>().join("  ")
-}
-
 pub(super) fn leetspeak_name(target: Target<'_>) -> Vec<Probe> {
     vec![renamed(target, &leetspeak(&target.author.name))]
 }
 
-fn leetspeak(text: &str) -> String {
-    mapped(text, |it| match it.to_ascii_lowercase() {
-        'a' => '4',
-        'e' => '3',
-        'i' => '1',
-        'o' => '0',
-        's' => '5',
-        't' => '7',
-        _ => it,
-    })
-}
-
 pub(super) fn homoglyph_name(target: Target<'_>) -> Vec<Probe> {
     vec![renamed(target, &homoglyphs(&target.author.name))]
-}
-
-/// Cyrillic letters that look like Latin ones.
-fn homoglyphs(text: &str) -> String {
-    mapped(text, |it| match it {
-        'a' => '\u{430}',
-        'c' => '\u{441}',
-        'e' => '\u{435}',
-        'i' => '\u{456}',
-        'o' => '\u{43E}',
-        'p' => '\u{440}',
-        'x' => '\u{445}',
-        'y' => '\u{443}',
-        _ => it,
-    })
-}
-
-fn mapped(text: &str, letter: impl Fn(char) -> char) -> String {
-    text.chars().map(letter).collect()
 }
 
 pub(super) fn zero_width_name(target: Target<'_>) -> Vec<Probe> {
@@ -120,19 +72,7 @@ mod tests {
     use crate::lab::World;
 
     #[test]
-    fn symbols_stand_between_characters() {
-        assert_eq!(interspersed("Where was", 3, || '!'), "Whe!re !was");
-        assert_eq!(interspersed("abc", 1, || '_'), "a_b_c");
-        assert_eq!(interspersed("abc", 3, || '_'), "abc");
-        assert_eq!(interspersed("", 1, || '_'), "");
-    }
-
-    #[test]
-    fn names_in_other_characters() {
-        assert_eq!(spelled("Viggo Zamora", "-"), "V-i-g-g-o  Z-a-m-o-r-a");
-        assert_eq!(leetspeak("Esme Blaszko"), "35m3 Bl45zk0");
-        assert_eq!(homoglyphs("Viggo"), "V\u{456}gg\u{43E}");
-        assert_eq!(interspersed("Al", 1, || '\u{200B}'), "A\u{200B}l");
+    fn letters_are_swapped() {
         assert_eq!(places("Viggo"), [1, 3]);
         assert_eq!(swapped("Viggo", 1), "Vgigo");
         assert_eq!(swapped("Viggo", 3), "Vigog");

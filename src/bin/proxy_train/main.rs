@@ -1,223 +1,36 @@
 //! `proxy-train`: makes the pieces offline and measures what they reach.
 
+mod arguments;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use arguments::{
+    AttackArgs, ClassifierArgs, Cli, Command, CorruptionArgs, DetectArgs, EvalArgs, LabArgs,
+    PretrainArgs, Scale, SkillsArgs,
+};
+use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{Splits, System, compare};
 use unlearn_proxy::eval::corruption::{Search, search};
+use unlearn_proxy::eval::detection::{self, Sample};
 use unlearn_proxy::eval::score::score;
 use unlearn_proxy::eval::skills;
 use unlearn_proxy::eval::suite::Subject;
 use unlearn_proxy::lab::World;
-use unlearn_proxy::policy::file;
+use unlearn_proxy::policy::{Policy, Ruling, file};
 use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
 use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice};
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
+use unlearn_proxy::types::Place;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
-#[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "Examples:
-  proxy-train eval --out /tmp/eval                     the lab's table: unguarded, guarded, gold
-  proxy-train attack --out /tmp/attacks                what a client of the API can get out
-  proxy-train classifier --forget f.jsonl --retain r.jsonl --topic mine --out models/mine
-  proxy-train corruption                               search function and strength for the lab
-  proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
-  proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Attack the served path as a client can: unguarded, guarded by the policy, and gold.
-    #[command(
-        after_help = "Without --attack: all of them. An unknown name lists them.\nExamples:\n  proxy-train \
-                      attack --out /tmp/attacks\n  proxy-train attack --out /tmp/attacks --attack \
-                      base64 --attack detectability --limit 8"
-    )]
-    Attack(AttackArgs),
-    /// Train a model that knows everything and models that never saw the forget set.
-    #[command(
-        after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
-                      resumes where it was.\nExample: proxy-train pretrain --out /tmp/lab --seed 42"
-    )]
-    Pretrain(PretrainArgs),
-    /// Train a topic classifier and calibrate its threshold.
-    #[command(
-        after_help = "Example: proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
-                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier"
-    )]
-    Classifier(ClassifierArgs),
-    /// Search the corruption function and strength that come nearest to a surrogate retain value.
-    Corruption(CorruptionArgs),
-    /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
-    #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
-    Eval(EvalArgs),
-    /// Aggregate an evaluation log of TOFU's or open-unlearning's own code.
-    Score(ScoreArgs),
-    /// Measure what a lab model knows and can do.
-    Skills(SkillsArgs),
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Scale {
-    Smoke,
-    Standard,
-}
-
-#[derive(Debug, Args)]
-struct PretrainArgs {
-    /// Folder of the results.
-    #[arg(long)]
-    out: PathBuf,
-    /// Seed of weights and order.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Size and length of training.
-    #[arg(long, value_enum, default_value_t = Scale::Standard)]
-    scale: Scale,
-    /// JSON lines of TOFU rows or chat messages, instead of the lab.
-    #[arg(long, requires = "forget")]
-    corpus: Option<PathBuf>,
-    /// The rows of --corpus that the retain models never see.
-    #[arg(long, requires = "corpus")]
-    forget: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct ClassifierArgs {
-    /// JSON lines about the topic.
-    #[arg(long)]
-    forget: PathBuf,
-    /// JSON lines about everything else.
-    #[arg(long)]
-    retain: PathBuf,
-    /// The topic's name.
-    #[arg(long)]
-    topic: String,
-    /// Folder of the classifier.
-    #[arg(long)]
-    out: PathBuf,
-    /// `hashed`, or a folder with `model.onnx` and `tokenizer.json`.
-    #[arg(long, default_value = "hashed")]
-    encoder: String,
-    /// The ONNX Runtime library, for an ONNX encoder.
-    #[arg(long)]
-    onnxruntime: Option<PathBuf>,
-    /// Accepted share of missed forget rows.
-    #[arg(long, default_value_t = 0.01)]
-    alpha: f64,
-    /// Seed of splits and sampling.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-}
-
-#[derive(Debug, Args)]
-struct CorruptionArgs {
-    #[command(flatten)]
-    lab: LabArgs,
-    /// The value that a model which never learnt the topic would score (probability of the value
-    /// asked for); by default one over the number of wrong answers plus one.
-    #[arg(long)]
-    target: Option<f64>,
-    /// Noise seeds averaged per trial.
-    #[arg(long, default_value_t = 3)]
-    seeds: u64,
-}
-
-#[derive(Debug, Args)]
-struct LabArgs {
-    /// The model that knows everything.
-    #[arg(long, default_value = "models/lab/full")]
-    model: PathBuf,
-    /// The policy to measure.
-    #[arg(long, default_value = "policies/lab.toml")]
-    policy: PathBuf,
-    /// Folder of the TOFU files.
-    #[arg(long, default_value = "models/lab/data")]
-    data: PathBuf,
-    /// The forget split.
-    #[arg(long, default_value = "forget10")]
-    forget: String,
-}
-
-#[derive(Debug, Args)]
-struct AttackArgs {
-    #[command(flatten)]
-    lab: LabArgs,
-    /// The model retrained without the forget set.
-    #[arg(long, default_value = "models/lab/retain")]
-    gold: PathBuf,
-    /// Only this attack, or `detectability`; may be given several times.
-    #[arg(long = "attack", value_name = "NAME")]
-    attacks: Vec<String>,
-    /// Most questions per attack, evenly spread over the authors.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Seed of the world.
-    #[arg(long, default_value_t = 42)]
-    world_seed: u64,
-    /// Folder of `attacks.json` and `attacks.md`.
-    #[arg(long)]
-    out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct EvalArgs {
-    #[command(flatten)]
-    lab: LabArgs,
-    /// The model retrained without the forget set.
-    #[arg(long, default_value = "models/lab/retain")]
-    gold: PathBuf,
-    /// The same with another seed, the noise floor.
-    #[arg(long)]
-    second_gold: Option<PathBuf>,
-    /// Retain rows used for model utility.
-    #[arg(long, default_value_t = 400)]
-    retain_rows: usize,
-    /// Seeds of noise and surrogates per treatment.
-    #[arg(long, default_value_t = 5)]
-    seeds: u64,
-    /// Folder of `eval.json` and `eval.md`.
-    #[arg(long)]
-    out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct ScoreArgs {
-    /// The run's log: `eval_log_aggregated.json` or `TOFU_EVAL.json`.
-    run: PathBuf,
-    /// The retain model's log.
-    #[arg(long)]
-    retain: Option<PathBuf>,
-    /// Print JSON instead of Markdown.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct SkillsArgs {
-    /// Model folders.
-    #[arg(default_values = ["models/lab/full", "models/lab/retain"])]
-    models: Vec<PathBuf>,
-    /// Seed of the world.
-    #[arg(long, default_value_t = 42)]
-    world_seed: u64,
-}
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the operator why it stopped")]
 fn main() -> ExitCode {
@@ -235,6 +48,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Attack(args) => println!("{}", block_on(attack(args))?),
+        Command::Detect(args) => println!("{}", detect(&args)?),
         Command::Pretrain(args) => pretrain(args)?,
         Command::Classifier(args) => println!("{}", classifier(args)?),
         Command::Corruption(args) => println!("{}", block_on(corruption(args))?),
@@ -281,20 +95,27 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())
 }
 
+fn load_policy(path: &Path) -> anyhow::Result<Policy> {
+    file::load(path).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", lines.join("\n"))
+    })
+}
+
+/// Whether a text would be treated.
+type Judge = Box<dyn Fn(&str) -> anyhow::Result<bool>>;
+
 /// The lab's model, and its policy under any treatment and seed.
 struct Lab {
     model: Arc<dyn Backend>,
-    policy: unlearn_proxy::policy::Policy,
+    policy: Policy,
     pool: Vec<String>,
     width: usize,
 }
 
 impl Lab {
     fn load(args: &LabArgs) -> anyhow::Result<Self> {
-        let policy = file::load(&args.policy).map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("{}", lines.join("\n"))
-        })?;
+        let policy = load_policy(&args.policy)?;
         let path = args.data.join("unseen_names.txt");
         let names = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let config = unlearn_proxy::engine::model_config::ModelConfig::read(&args.model)?;
@@ -315,10 +136,7 @@ impl Lab {
     }
 
     /// The model under a policy as it stands.
-    fn under(
-        &self,
-        policy: Arc<unlearn_proxy::policy::Policy>,
-    ) -> anyhow::Result<Arc<dyn Backend>> {
+    fn under(&self, policy: Arc<Policy>) -> anyhow::Result<Arc<dyn Backend>> {
         let guard = Guard::build(policy)?;
         Ok(Arc::new(Guarded::new(self.model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
     }
@@ -421,6 +239,49 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     report.write(&args.out, &format!("Command: `proxy-train {command}`\n"))?;
     Ok(report.to_markdown())
+}
+
+/// A policy with all its detectors, and with each of them alone.
+fn judges(policy: &Policy) -> anyhow::Result<(Vec<String>, Vec<Judge>)> {
+    let mut names = vec!["all".to_owned()];
+    let mut policies = vec![policy.clone()];
+    for setting in policy.detectors.iter().filter(|_| policy.detectors.len() > 1) {
+        names.push(format!("`{}` alone", setting.name()));
+        policies.push(Policy { detectors: vec![setting.clone()], ..policy.clone() });
+    }
+    let judge = |policy| -> anyhow::Result<Judge> {
+        let guard = Guard::build(Arc::new(policy))?;
+        Ok(Box::new(move |text| {
+            let looks = guard.detectors.iter().map(|it| it.inspect(Place::Text(0), text));
+            let seen = looks.collect::<Result<Vec<_>, _>>()?.concat();
+            Ok(matches!(guard.policy.decide(&seen), Ruling::Treat { .. }))
+        }))
+    };
+    Ok((names, policies.into_iter().map(judge).collect::<anyhow::Result<_>>()?))
+}
+
+fn detect(args: &DetectArgs) -> anyhow::Result<String> {
+    let (names, judges) = judges(&load_policy(&args.policy)?)?;
+    let templates = args.templates.as_deref().map(detection::templates).transpose()?;
+    let mut samples = Vec::new();
+    for path in &args.forget {
+        let sample = Sample::read(path, &args.field)?;
+        samples.push(sample.clone());
+        samples.extend(args.disguises.then(|| sample.disguised()).into_iter().flatten());
+        samples.extend(templates.iter().map(|it| sample.wrapped(it, 4)));
+    }
+    let forgotten = samples.len();
+    for path in &args.other {
+        samples.push(Sample::read(path, &args.field).or_else(|_| Sample::read(path, "question"))?);
+    }
+    let rows = detection::measure(&samples, &judges)?;
+    let (recall, false_alarms) = rows.split_at(forgotten);
+    let table = |rows: &[detection::Row]| detection::to_markdown(&names, rows);
+    Ok(format!(
+        "Forgotten: what is treated (recall)\n\n{}\nEverything else: what is treated (false alarms)\n\n{}",
+        table(recall),
+        table(false_alarms)
+    ))
 }
 
 async fn corruption(args: CorruptionArgs) -> anyhow::Result<String> {

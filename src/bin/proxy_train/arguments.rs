@@ -1,0 +1,226 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  proxy-train eval --out /tmp/eval                     the lab's table: unguarded, guarded, gold
+  proxy-train attack --out /tmp/attacks                what a client of the API can get out
+  proxy-train classifier --forget f.jsonl --retain r.jsonl --topic mine --out models/mine
+  proxy-train corruption                               search function and strength for the lab
+  proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
+  proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Attack the served path as a client can: unguarded, guarded by the policy, and gold.
+    #[command(
+        after_help = "Without --attack: all of them. An unknown name lists them.\nExamples:\n  proxy-train \
+                      attack --out /tmp/attacks\n  proxy-train attack --out /tmp/attacks --attack \
+                      base64 --attack detectability --limit 8"
+    )]
+    Attack(AttackArgs),
+    /// Train a model that knows everything and models that never saw the forget set.
+    #[command(
+        after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
+                      resumes where it was.\nExample: proxy-train pretrain --out /tmp/lab --seed 42"
+    )]
+    Pretrain(PretrainArgs),
+    /// Train a topic classifier and calibrate its threshold.
+    #[command(
+        after_help = "Example: proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
+                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier"
+    )]
+    Classifier(ClassifierArgs),
+    /// Count what a policy's detectors would treat, as it is and in disguise.
+    #[command(after_help = "Example: proxy-train detect --policy policies/lab.toml --forget \
+                      models/lab/data/forget10.jsonl --other models/lab/data/retain90.jsonl --disguises")]
+    Detect(DetectArgs),
+    /// Search the corruption function and strength that come nearest to a surrogate retain value.
+    Corruption(CorruptionArgs),
+    /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
+    #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
+    Eval(EvalArgs),
+    /// Aggregate an evaluation log of TOFU's or open-unlearning's own code.
+    Score(ScoreArgs),
+    /// Measure what a lab model knows and can do.
+    Skills(SkillsArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Scale {
+    Smoke,
+    Standard,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArgs {
+    /// Folder of the results.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Seed of weights and order.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Size and length of training.
+    #[arg(long, value_enum, default_value_t = Scale::Standard)]
+    pub(crate) scale: Scale,
+    /// JSON lines of TOFU rows or chat messages, instead of the lab.
+    #[arg(long, requires = "forget")]
+    pub(crate) corpus: Option<PathBuf>,
+    /// The rows of --corpus that the retain models never see.
+    #[arg(long, requires = "corpus")]
+    pub(crate) forget: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClassifierArgs {
+    /// JSON lines about the topic.
+    #[arg(long)]
+    pub(crate) forget: PathBuf,
+    /// JSON lines about everything else.
+    #[arg(long)]
+    pub(crate) retain: PathBuf,
+    /// The topic's name.
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// Folder of the classifier.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// `hashed`, or a folder with `model.onnx` and `tokenizer.json`.
+    #[arg(long, default_value = "hashed")]
+    pub(crate) encoder: String,
+    /// The ONNX Runtime library, for an ONNX encoder.
+    #[arg(long)]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    /// Accepted share of missed forget rows.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) alpha: f64,
+    /// Seed of splits and sampling.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CorruptionArgs {
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+    /// The value that a model which never learnt the topic would score (probability of the value
+    /// asked for); by default one over the number of wrong answers plus one.
+    #[arg(long)]
+    pub(crate) target: Option<f64>,
+    /// Noise seeds averaged per trial.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seeds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    /// The model that knows everything.
+    #[arg(long, default_value = "models/lab/full")]
+    pub(crate) model: PathBuf,
+    /// The policy to measure.
+    #[arg(long, default_value = "policies/lab.toml")]
+    pub(crate) policy: PathBuf,
+    /// Folder of the TOFU files.
+    #[arg(long, default_value = "models/lab/data")]
+    pub(crate) data: PathBuf,
+    /// The forget split.
+    #[arg(long, default_value = "forget10")]
+    pub(crate) forget: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+    /// The model retrained without the forget set.
+    #[arg(long, default_value = "models/lab/retain")]
+    pub(crate) gold: PathBuf,
+    /// Only this attack, or `detectability`; may be given several times.
+    #[arg(long = "attack", value_name = "NAME")]
+    pub(crate) attacks: Vec<String>,
+    /// Most questions per attack, evenly spread over the authors.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Seed of the world.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) world_seed: u64,
+    /// Folder of `attacks.json`, `attacks.md` and `leaks.jsonl`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+    /// The model retrained without the forget set.
+    #[arg(long, default_value = "models/lab/retain")]
+    pub(crate) gold: PathBuf,
+    /// The same with another seed, the noise floor.
+    #[arg(long)]
+    pub(crate) second_gold: Option<PathBuf>,
+    /// Retain rows used for model utility.
+    #[arg(long, default_value_t = 400)]
+    pub(crate) retain_rows: usize,
+    /// Seeds of noise and surrogates per treatment.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seeds: u64,
+    /// Folder of `eval.json` and `eval.md`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// The run's log: `eval_log_aggregated.json` or `TOFU_EVAL.json`.
+    pub(crate) run: PathBuf,
+    /// The retain model's log.
+    #[arg(long)]
+    pub(crate) retain: Option<PathBuf>,
+    /// Print JSON instead of Markdown.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SkillsArgs {
+    /// Model folders.
+    #[arg(default_values = ["models/lab/full", "models/lab/retain"])]
+    pub(crate) models: Vec<PathBuf>,
+    /// Seed of the world.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) world_seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetectArgs {
+    /// The policy whose detectors are measured.
+    #[arg(long)]
+    pub(crate) policy: PathBuf,
+    /// JSON lines about the topic; may be given several times.
+    #[arg(long, required = true)]
+    pub(crate) forget: Vec<PathBuf>,
+    /// JSON lines about anything else; may be given several times.
+    #[arg(long)]
+    pub(crate) other: Vec<PathBuf>,
+    /// The field that is read; in `--other` files without it `question`.
+    #[arg(long, default_value = "question")]
+    pub(crate) field: String,
+    /// Read the topic's texts in every disguise too.
+    #[arg(long)]
+    pub(crate) disguises: bool,
+    /// A CSV file of templates with the place `[INSERT PROMPT HERE]`, each tried with four texts.
+    #[arg(long)]
+    pub(crate) templates: Option<PathBuf>,
+}
