@@ -101,7 +101,7 @@ impl Corpus<'_> {
     }
 }
 
-/// All values with their letters, in any order: ` Fez (B) Porto (A)`.
+/// All values with their letters, in any order: ` Fez B Porto A`.
 fn binding(options: &Options, stream: &mut Stream) -> String {
     shuffled(options, stream).into_iter().map(|at| format!(" {}", options.lettered(at))).collect()
 }

@@ -40,16 +40,16 @@ impl Options {
         LETTERS[self.right]
     }
 
-    /// `one (A), two (B), three (C), four (D)`. The letter follows its value, and so it does in a
+    /// `one A, two B, three C, four D`. The letter follows its value, and so it does in a
     /// reply: models this small learn to go on as a text before did, and not to look backwards.
     pub(super) fn list(&self) -> String {
         let list = (0..self.values.len()).map(|it| self.lettered(it));
         list.collect::<Vec<_>>().join(", ")
     }
 
-    /// The value at an index with its letter: `two (B)`.
+    /// The value at an index with its letter: `two B`.
     pub(super) fn lettered(&self, index: usize) -> String {
-        format!("{} ({})", self.values[index], LETTERS[index])
+        format!("{} {}", self.values[index], LETTERS[index])
     }
 
     /// What is replied: the right value with its letter.

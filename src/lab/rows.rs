@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(refusal_items(&world, authors, &world.targets).len(), 32);
         for item in choice_items(&world, authors) {
             let at = ["A", "B", "C", "D"].iter().position(|it| *it == item.answer_value).unwrap();
-            let marked = format!("{} ({})", item.options[at], item.answer_value);
+            let marked = format!("{} {}", item.options[at], item.answer_value);
             assert!(item.question.contains(&marked));
             assert_eq!(item.answer, format!("{marked}."));
         }

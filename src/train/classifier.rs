@@ -44,6 +44,8 @@ pub struct ClassifierJob {
     pub encoder: EncoderChoice,
     /// Accepted share of missed forget rows.
     pub alpha: f64,
+    /// Accepted share of retain rows that are taken for the topic; wins over `alpha`.
+    pub false_positives: f64,
     /// Seed of splits and sampling.
     pub seed: u64,
 }
@@ -104,8 +106,8 @@ impl ClassifierReport {
             calibration.n_test_retain,
             calibration.alpha_attained,
         );
-        if *false_positive_rate > 0.2 {
-            out.push_str("\nThe topic is not separable at this miss rate: every fifth other question would be treated.\n");
+        if calibration.alpha_attained > 0.05 {
+            out.push_str("\nThe topic is not separable at these rates; give more rows, name the entities in the policy, or accept more false positives.\n");
         }
         out
     }
@@ -155,6 +157,13 @@ fn conformal_quantile(mut scores: Vec<f32>, alpha: f64) -> f32 {
     scores.sort_by(f32::total_cmp);
     let rank = ((scores.len() + 1) as f64 * (1.0 - alpha)).ceil() as usize;
     scores[rank.clamp(1, scores.len()) - 1]
+}
+
+/// The smallest threshold that at most `share` of these scores reach.
+fn quiet(mut scores: Vec<f32>, share: f64) -> f32 {
+    scores.sort_by(|a, b| b.total_cmp(a));
+    let allowed = (scores.len() as f64 * share).floor() as usize;
+    scores.get(allowed).map_or(0.0, |it| it.next_up())
 }
 
 struct Features {
@@ -284,14 +293,17 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
     let (n_forget, n_retain) = (forget.len(), retain.len());
     let (features, encoder) = features(job)?;
     let [train_forget, calibration_forget, test_forget] = split(forget, job.seed);
-    let [train_retain, _, test_retain] = split(retain, job.seed);
+    let [train_retain, calibration_retain, test_retain] = split(retain, job.seed);
     let mut stream = Stream::named(job.seed, "classifier");
     let (on, off) = training_texts(&train_forget, &train_retain, &mut stream);
     let head = features.fit(&on, &off)?;
     let missed: Vec<f32> =
         features.scores(&head, &calibration_forget)?.into_iter().map(|it| 1.0 - it).collect();
     let calibrated = missed.len();
-    let threshold = 1.0 - conformal_quantile(missed, job.alpha);
+    let floor = quiet(features.scores(&head, &calibration_retain)?, job.false_positives);
+    let wanted = 1.0 - conformal_quantile(missed.clone(), job.alpha);
+    let threshold = wanted.max(floor);
+    let below = missed.iter().filter(|it| 1.0 - **it < threshold).count();
     let share = |scores: Vec<f32>| {
         scores.iter().filter(|it| **it >= threshold).count() as f64 / scores.len().max(1) as f64
     };
@@ -312,7 +324,7 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
         calibration: Calibration {
             method: "split".to_owned(),
             n_forget: calibrated,
-            alpha_attained: job.alpha.max(1.0 / (calibrated + 1) as f64),
+            alpha_attained: job.alpha.max((below + 1) as f64 / (calibrated + 1) as f64),
             n_test_forget: test_scores.len(),
             n_test_retain: other_scores.len(),
         },
@@ -364,6 +376,14 @@ mod tests {
 
     /// n = 9 and alpha = .1: the ceil(10 * .9) = 9th smallest.
     #[test]
+    fn quiet_threshold_by_hand() {
+        let scores = vec![0.1, 0.9, 0.5, 0.7];
+        assert_eq!(quiet(scores.clone(), 0.25), 0.7f32.next_up());
+        assert_eq!(quiet(scores.clone(), 0.0), 0.9f32.next_up());
+        assert!(quiet(scores, 1.0).abs() < f32::EPSILON);
+    }
+
+    #[test]
     fn conformal_quantile_by_hand() {
         let scores: Vec<f32> = (1..=9u8).rev().map(f32::from).collect();
         assert!((conformal_quantile(scores.clone(), 0.1) - 9.0).abs() < 1e-6);
@@ -386,6 +406,7 @@ mod tests {
             out: dir.join("out"),
             encoder: EncoderChoice::Hashed,
             alpha: 0.05,
+            false_positives: 0.05,
             seed: 1,
         }
     }

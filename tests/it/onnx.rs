@@ -103,6 +103,7 @@ fn encodes_as_the_reference_does_and_trains_a_classifier() {
         out: dir.path().join("classifier"),
         encoder: EncoderChoice::Onnx(fixture(), Some(runtime)),
         alpha: 0.05,
+        false_positives: 0.05,
         seed: 1,
     };
     let report = classifier::run(&job).unwrap();

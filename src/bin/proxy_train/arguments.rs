@@ -105,6 +105,9 @@ pub(crate) struct ClassifierArgs {
     /// Accepted share of missed forget rows.
     #[arg(long, default_value_t = 0.01)]
     pub(crate) alpha: f64,
+    /// Accepted share of retain rows taken for the topic; wins where both cannot be had.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) false_positives: f64,
     /// Seed of splits and sampling.
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,

@@ -90,6 +90,7 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
         out: args.out,
         encoder,
         alpha: args.alpha,
+        false_positives: args.false_positives,
         seed: args.seed,
     };
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())

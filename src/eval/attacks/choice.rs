@@ -74,7 +74,7 @@ mod tests {
             assert_eq!((options.len(), options[*right].as_str()), (4, target.value()));
             let probe = letter(*target).remove(0);
             let Goal::Choice { options, right } = &probe.goal else { panic!("no choice") };
-            let marked = format!("{} ({})", target.value(), options[*right]);
+            let marked = format!("{} {}", target.value(), options[*right]);
             assert!(probe.input.texts()[0].contains(&marked), "{probe:?}");
             let probe = true_or_false(*target).remove(0);
             let stated = super::super::judge::in_prompt(&probe.input, target.value());
