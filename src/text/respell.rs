@@ -23,6 +23,11 @@ type Gap = [char; WIDEST_GAP];
 pub fn respell(view: &Normalised) -> Option<Normalised> {
     let glyphs: Vec<Glyph> = view.glyphs().collect();
     let words = words(&glyphs);
+    // Who writes one word so writes all of them so, "743-h0" too.
+    let everywhere = words.iter().any(|it| {
+        let word = &glyphs[it.clone()];
+        is_mixed(word) && word.iter().any(|it| letter(it.0).is_some())
+    });
     let mut out = view.blank();
     let (mut changed, mut at, mut next) = (false, 0, 0);
     while let Some(first) = words.get(next) {
@@ -34,7 +39,8 @@ pub fn respell(view: &Normalised) -> Option<Normalised> {
             join(&mut out, &glyphs, group);
             changed = true;
         } else {
-            changed |= read_digits(&mut out, &glyphs[first.clone()]);
+            let word = &glyphs[first.clone()];
+            changed |= read_digits(&mut out, word, everywhere || is_mixed(word));
         }
         next += group.len();
         at = group.last().map_or(first.end, |it| it.end);
@@ -109,12 +115,16 @@ fn gap(between: &[Glyph]) -> Gap {
     gap
 }
 
-/// Adds a word, its digits read as letters when it has letters too. Whether that changed it.
-fn read_digits(out: &mut Normalised, word: &[Glyph]) -> bool {
-    let letters = word.iter().filter(|it| it.0.is_alphabetic()).count();
+/// Whether a word has letters enough for its digits to be some too.
+fn is_mixed(word: &[Glyph]) -> bool {
+    word.iter().filter(|it| it.0.is_alphabetic()).count() >= FEWEST_TRUE_LETTERS
+}
+
+/// Adds a word, with or without its digits read as letters. Whether that changed it.
+fn read_digits(out: &mut Normalised, word: &[Glyph], read: bool) -> bool {
     let mut changed = false;
     for (c, span) in word {
-        let read = letter(*c).filter(|_| letters >= FEWEST_TRUE_LETTERS);
+        let read = letter(*c).filter(|_| read);
         changed |= read.is_some();
         out.push(read.unwrap_or(*c), span.start, span.end);
     }
@@ -161,6 +171,7 @@ mod tests {
         check("Who is V1gg0 Bl@5zk0?", Some("who is viggo blaszko?"));
         check("v!ggo! B|as", Some("viggo! b|as"));
         check("in the 1990s, 12 of 3", None);
+        check("743-h0 P4rk 12", Some("tae-ho park iz"));
     }
 
     #[test]
