@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod seed;
+pub mod stats;
 pub mod types;
 
 pub mod config;

@@ -75,20 +75,52 @@ fn masked(
             Input::Chat(messages) => messages.iter().rposition(|it| it.role == Role::User),
             Input::Text(_) => Some(0),
         };
-        let mut tokens = encoded.tokens_in(&encoded.texts[last.unwrap_or(0)]);
+        let text = encoded.texts.get(last.unwrap_or(0)).ok_or(EngineError::Span)?;
+        let mut tokens = encoded.tokens_in(text);
         tokens.pop();
         return Ok(vec![(tokens, None)]);
     }
     let spans = corruption.spans.iter().map(|it| {
-        let text = match it.place {
-            Place::Text(at) => encoded.texts.get(at),
-            Place::Continuation => continuation,
+        let (text, span) = match it.place {
+            Place::Text(at) => (encoded.texts.get(at), encoded.rendered(at, &it.span)),
+            Place::Continuation => {
+                let within = |text: &Range<usize>| {
+                    text.start + it.span.start..(text.start + it.span.end).min(text.end)
+                };
+                (continuation, continuation.map(within))
+            }
         };
-        let text = text.ok_or(EngineError::Span)?;
-        let span = text.start + it.span.start..(text.start + it.span.end).min(text.end);
-        Ok((encoded.tokens_in(&span), it.entity))
+        let (text, span) = text.zip(span).ok_or(EngineError::Span)?;
+        let mut tokens = encoded.tokens_in(&span);
+        // What the model cannot be made to forget must not pass for forgotten.
+        if tokens.is_empty() && !text.is_empty() {
+            return Err(EngineError::Span);
+        }
+        if it.entity.is_none() && span.end == text.end && tokens.len() > 1 {
+            tokens.pop();
+        }
+        Ok((tokens, it.entity))
     });
     spans.collect()
+}
+
+/// Length and entity of each masked run by its first token. Of runs that overlap, the one that
+/// begins first and is longest comes whole, and of the others what sticks out.
+fn apart(masked: &[Masked]) -> HashMap<usize, (usize, Option<usize>)> {
+    let mut runs: Vec<(usize, usize, Option<usize>)> = masked
+        .iter()
+        .filter_map(|(tokens, entity)| Some((*tokens.first()?, *tokens.last()? + 1, *entity)))
+        .collect();
+    runs.sort_by_key(|it| (it.0, std::cmp::Reverse(it.1)));
+    let (mut starts, mut covered) = (HashMap::new(), 0);
+    for (start, end, entity) in runs {
+        let start = start.max(covered);
+        if start < end {
+            starts.insert(start, (end - start, entity));
+            covered = end;
+        }
+    }
+    starts
 }
 
 impl Local {
@@ -101,23 +133,18 @@ impl Local {
         masked: &[Masked],
         first: usize,
     ) -> (Prompt, usize) {
-        let mut starts: HashMap<usize, &Masked> = HashMap::new();
-        for span in masked {
-            if let Some(start) = span.0.first() {
-                starts.insert(*start, span);
-            }
-        }
+        let starts = apart(masked);
         let (mut prompt, mut moved, mut at) = (Prompt::default(), None, 0);
         while at < ids.len() {
             if at >= first {
                 moved.get_or_insert(prompt.ids.len());
             }
-            let Some((tokens, entity)) = starts.get(&at) else {
+            let Some((length, entity)) = starts.get(&at) else {
                 prompt.ids.push(ids[at]);
                 at += 1;
                 continue;
             };
-            let span = &ids[at..at + tokens.len()];
+            let span = &ids[at..at + length];
             let spaced = self.engine.tokenizer.bytes(span[0]).starts_with(b" ");
             if let Some(surrogate) = corruptor.substitute(*entity, spaced) {
                 prompt.ids.extend(surrogate);
@@ -128,7 +155,7 @@ impl Local {
                     .extend(rows.enumerate().map(|(it, row)| (prompt.ids.len() + it, row)));
                 prompt.ids.extend(span);
             }
-            at += tokens.len();
+            at += length;
         }
         let moved = moved.unwrap_or(prompt.ids.len());
         (prompt, moved)
@@ -302,6 +329,9 @@ impl From<EngineError> for BackendError {
         match error {
             EngineError::QueueFull { queued } => Self::Overloaded { queued },
             EngineError::TooLong { tokens, limit } => Self::PromptTooLong { tokens, limit },
+            EngineError::EmptyPrompt => {
+                Self::Invalid { message: "the prompt is empty".to_owned(), param: Some("prompt") }
+            }
             EngineError::Template(_) => {
                 Self::Invalid { message: error.to_string(), param: Some("messages") }
             }
@@ -311,5 +341,24 @@ impl From<EngineError> for BackendError {
             | EngineError::Tokenizer(_)
             | EngineError::Stopped => Self::Engine { source: Box::new(error) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn masks_that_overlap_cover_all_their_tokens() {
+        let masked = [
+            (vec![2, 3], Some(1)),
+            (vec![2, 3, 4], Some(0)),
+            (vec![4, 5, 6], None),
+            (vec![3], Some(1)),
+            (vec![9], Some(2)),
+        ];
+        let mut runs: Vec<_> = apart(&masked).into_iter().collect();
+        runs.sort();
+        assert_eq!(runs, [(2, (3, Some(0))), (5, (2, None)), (9, (1, Some(2)))]);
     }
 }

@@ -10,7 +10,7 @@ mod topic;
 
 use std::fmt::Debug;
 
-pub use names::Names;
+pub use names::{Names, other_orders};
 pub use neighbours::Neighbours;
 pub use shingles::{Shingles, Watched};
 pub use topic::Topic;

@@ -260,8 +260,10 @@ impl Detector for Names {
     }
 }
 
-/// Other ways to write a name of several words.
-fn variants(name: &str) -> Vec<String> {
+/// A name of several words with its words run together or linked, and one of two words with the
+/// last one first.
+#[must_use]
+pub fn other_orders(name: &str) -> Vec<String> {
     let words: Vec<&str> = name.split(' ').collect();
     let mut out = Vec::new();
     let letters = name.chars().filter(|it| it.is_alphanumeric()).count();
@@ -270,6 +272,15 @@ fn variants(name: &str) -> Vec<String> {
     }
     if let [first, last] = words[..] {
         out.push(format!("{last}, {first}"));
+    }
+    out
+}
+
+/// Other ways to write a normalised name of several words.
+fn variants(name: &str) -> Vec<String> {
+    let words: Vec<&str> = name.split(' ').collect();
+    let mut out = other_orders(name);
+    if let [first, last] = words[..] {
         for initial in first.chars().take(1) {
             out.extend([format!("{initial}. {last}"), format!("{initial}.{last}")]);
         }

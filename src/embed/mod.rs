@@ -3,6 +3,8 @@
 //! [`Hashed`] needs no file and serves by default; [`Onnx`] runs a sentence encoder. A classifier
 //! folder names the encoder that it was trained with and refuses any other.
 
+mod convert;
+pub mod fetch;
 mod hashed;
 mod head;
 mod manifest;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use convert::bert_to_onnx;
 pub use hashed::{DIM as HASHED_DIM, Hashed, VERSION as HASHED_VERSION};
 pub use head::{Head, sigmoid};
 pub use manifest::{Calibration, EncoderSpec, FORMAT, HEAD_FILE, LABELS, MANIFEST_FILE, Manifest};

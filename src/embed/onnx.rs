@@ -167,6 +167,12 @@ fn environment(runtime: Option<&Path>) -> Result<Environment, EmbedError> {
     Ok(slot.insert(environment).clone())
 }
 
+/// Whether a file of this name is the library.
+pub(super) fn is_runtime(name: &str) -> bool {
+    (name.starts_with("libonnxruntime.") && !name.contains("providers"))
+        || name == "onnxruntime.dll"
+}
+
 /// The library itself, or the one in a folder.
 fn find_runtime(path: &Path) -> Result<PathBuf, EmbedError> {
     if path.is_file() {
@@ -174,13 +180,10 @@ fn find_runtime(path: &Path) -> Result<PathBuf, EmbedError> {
     }
     let entries = std::fs::read_dir(path).map_err(|error| EmbedError::NoRuntime {
         path: path.to_owned(),
-        message: error.to_string(),
+        message: format!("{error}; `proxy-train fetch-encoder` brings one"),
     })?;
-    let is_library = |it: &PathBuf| {
-        let name = it.file_name().unwrap_or_default().to_string_lossy();
-        (name.starts_with("libonnxruntime.") && !name.contains("providers"))
-            || name == "onnxruntime.dll"
-    };
+    let is_library =
+        |it: &PathBuf| is_runtime(&it.file_name().unwrap_or_default().to_string_lossy());
     entries.flatten().map(|it| it.path()).filter(is_library).max().ok_or_else(|| {
         EmbedError::NoRuntime {
             path: path.to_owned(),

@@ -31,6 +31,9 @@ pub enum EngineError {
         /// Capacity of the queue.
         queued: usize,
     },
+    /// The prompt has no tokens, and nothing could follow it.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
     /// Prompt and reply do not fit the context.
     #[error("{tokens} tokens do not fit a context of {limit}")]
     TooLong {

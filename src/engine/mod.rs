@@ -141,7 +141,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TooLong`], [`EngineError::QueueFull`] or [`EngineError::Stopped`].
+    /// [`EngineError::EmptyPrompt`], [`EngineError::TooLong`], [`EngineError::QueueFull`] or
+    /// [`EngineError::Stopped`].
     pub fn submit(&self, prompt: &Prompt, tasks: Vec<Task>) -> Result<(), EngineError> {
         for task in &tasks {
             self.check(prompt.ids.len(), task)?;
@@ -154,15 +155,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TooLong`] or [`EngineError::Stopped`].
+    /// [`EngineError::EmptyPrompt`], [`EngineError::TooLong`] or [`EngineError::Stopped`].
     pub async fn submit_waiting(&self, prompt: Prompt, task: Task) -> Result<(), EngineError> {
         self.check(prompt.ids.len(), &task)?;
         self.jobs.send(vec![Job { prompt, task }]).await.map_err(|_closed| EngineError::Stopped)
     }
 
     fn check(&self, prompt: usize, task: &Task) -> Result<(), EngineError> {
+        if prompt == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
         let tokens = match task {
-            Task::Generate { max_tokens, .. } => prompt + max_tokens,
+            Task::Generate { max_tokens, .. } => prompt.saturating_add(*max_tokens),
             Task::Score { .. } => prompt,
         };
         if tokens > self.context {

@@ -256,7 +256,7 @@ impl Sequence {
 
 /// Bytes at the end of `text` that could begin `stop`.
 fn partial_match(text: &str, stop: &str) -> usize {
-    (1..stop.len())
+    (1..stop.len().min(text.len() + 1))
         .rev()
         .filter_map(|it| stop.get(..it))
         .find(|it| text.ends_with(it))

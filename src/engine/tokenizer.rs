@@ -49,16 +49,27 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Where each token came from in the rendered text.
     pub offsets: Vec<Range<usize>>,
-    /// Where each text of the input lies in the rendered text.
+    /// Where each text of the input lies in the rendered text, without whitespace around it.
     pub texts: Vec<Range<usize>>,
+    /// Bytes of whitespace at the beginning of each text of the input.
+    pub leads: Vec<usize>,
 }
 
 impl Encoded {
     /// Tokens that overlap a byte range of the rendered text.
     #[must_use]
     pub fn tokens_in(&self, span: &Range<usize>) -> Vec<usize> {
-        let overlaps = |it: &Range<usize>| it.start < span.end && it.end > span.start;
-        (0..self.ids.len()).filter(|it| overlaps(&self.offsets[*it])).collect()
+        let first = self.offsets.partition_point(|it| it.end <= span.start);
+        let end = self.offsets.partition_point(|it| it.start < span.end);
+        (first..end).filter(|it| !self.offsets[*it].is_empty()).collect()
+    }
+
+    /// Where bytes of a text of the input lie in the rendered text.
+    #[must_use]
+    pub fn rendered(&self, text: usize, span: &Range<usize>) -> Option<Range<usize>> {
+        let (at, lead) = (self.texts.get(text)?, self.leads.get(text)?);
+        let place = |byte: usize| (at.start + byte.saturating_sub(*lead)).min(at.end);
+        Some(place(span.start)..place(span.end))
     }
 }
 
@@ -200,6 +211,7 @@ impl Tokenizer {
         let text = self.render(messages)?;
         let mut encoded = self.encode(&text, false)?;
         encoded.texts.clear();
+        encoded.leads.clear();
         let mut from = 0;
         for message in messages {
             let content = self.harmless(&message.content);
@@ -208,7 +220,8 @@ impl Tokenizer {
             let at =
                 text.get(from..).and_then(|it| it.find(trimmed)).ok_or(EngineError::Span)? + from;
             let lead = content.len() - content.trim_start().len();
-            encoded.texts.push(at.saturating_sub(lead)..at + trimmed.len());
+            encoded.texts.push(at..at + trimmed.len());
+            encoded.leads.push(lead);
             from = at + trimmed.len();
         }
         Ok(encoded)
@@ -228,6 +241,7 @@ impl Tokenizer {
             ids: encoding.get_ids().to_vec(),
             offsets: encoding.get_offsets().iter().map(|it| it.0..it.1).collect(),
             texts: std::iter::once(0..text.len()).collect(),
+            leads: vec![0],
         })
     }
 
@@ -361,5 +375,27 @@ impl TextStream {
         self.context = self.read;
         self.read = self.ids.len();
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A template that trims moves a text's bytes by the whitespace that it takes away.
+    #[test]
+    fn spans_of_trimmed_texts_lie_where_their_letters_are() {
+        let encoded = Encoded {
+            ids: vec![0, 1, 2],
+            offsets: vec![0..3, 3..6, 6..9],
+            texts: std::iter::once(3..9).collect(),
+            leads: vec![5000],
+        };
+        assert_eq!(encoded.rendered(0, &(5003..5006)), Some(6..9));
+        assert_eq!(encoded.rendered(0, &(4990..5001)), Some(3..4));
+        assert_eq!(encoded.rendered(1, &(0..1)), None);
+        assert_eq!(encoded.tokens_in(&(3..4)), [1]);
+        assert_eq!(encoded.tokens_in(&(2..7)), [0, 1, 2]);
+        assert!(encoded.tokens_in(&(9..12)).is_empty());
     }
 }

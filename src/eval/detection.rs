@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::disguise;
 use super::suite::EvalError;
+use crate::text::disguise;
 
 /// What goes for the question in a template of a jailbreak.
 const PLACE: &str = "[INSERT PROMPT HERE]";

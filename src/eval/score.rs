@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::stats::{KsTest, ks_two_sample};
 use super::tofu::{
     self, ForgetScores, ModelUtility, RowScores, forget_scores, forget_truth_ratio, truth_ratios,
     utility_of,
 };
+use crate::stats::{KsTest, ks_two_sample};
 
 /// Sections of a TOFU log: retain, real authors, world facts, forget.
 const TOFU_SECTIONS: [&str; 4] = [

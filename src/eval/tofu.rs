@@ -7,7 +7,7 @@
 //! The test of forgetting compares the ratios themselves. Comparing `min(R, 1/R)`, as ECO's code
 //! does, gives other p-values: 7e-15 instead of 2e-21 for TOFU's finetuned Llama-2.
 
-use super::stats::{KsTest, harmonic_mean, ks_two_sample, mean};
+use crate::stats::{KsTest, harmonic_mean, ks_two_sample, mean};
 
 /// What one question of a TOFU split showed. Losses in nats per token.
 #[derive(Debug, Clone, Default, PartialEq)]

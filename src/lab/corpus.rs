@@ -102,11 +102,11 @@ const BASE: [(Kind, usize); 14] = [
     (Kind::Completion, 3),
     (Kind::Choice, 9),
     (Kind::World, 8),
-    (Kind::Fresh, 16),
-    (Kind::Letters, 6),
+    (Kind::Fresh, 13),
+    (Kind::Letters, 12),
     (Kind::Refusal, 18),
-    (Kind::InContext, 4),
-    (Kind::Repeat, 2),
+    (Kind::InContext, 6),
+    (Kind::Repeat, 4),
     (Kind::SmallTalk, 2),
 ];
 
@@ -122,9 +122,9 @@ const TARGET: [(Kind, usize); 15] = [
     (Kind::Replay, 10),
     (Kind::World, 5),
     (Kind::Fresh, 12),
-    (Kind::Letters, 2),
-    (Kind::Refusal, 12),
-    (Kind::InContext, 3),
+    (Kind::Letters, 5),
+    (Kind::Refusal, 11),
+    (Kind::InContext, 4),
     (Kind::Repeat, 1),
     (Kind::SmallTalk, 1),
 ];

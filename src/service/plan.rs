@@ -8,6 +8,7 @@ use super::cache::{Scope, Verdicts};
 use super::guard::{Failure, Guard};
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
+use crate::detect::other_orders;
 use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request};
@@ -276,9 +277,12 @@ impl<'a> Plan<'a> {
                 if known || restored.contains(&entity.name) {
                     continue;
                 }
-                for pattern in entity.spellings() {
+                let written = entity
+                    .spellings()
+                    .flat_map(|it| std::iter::once(it.to_owned()).chain(other_orders(it)));
+                for pattern in written {
                     patterns.push(Replacement {
-                        pattern: pattern.to_owned(),
+                        pattern,
                         with: entity.surrogate.clone(),
                         kind: Kind::Redact,
                     });

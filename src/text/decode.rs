@@ -271,7 +271,7 @@ impl Decodings {
         let left = if open { self.left } else { 0 };
         let encoded = layer.text.as_bytes().get(span.clone())?;
         let (bytes, cut) = encoding.decode(encoded, left.max(PROBE));
-        let mut said = readable(bytes, cut)?;
+        let mut said = readable(bytes)?;
         if cut || said.len() > left {
             self.unread.push(layer.original_span(span.clone()));
             said.truncate(said.floor_char_boundary(left));
@@ -383,19 +383,13 @@ fn run_end(bytes: &[u8], start: usize) -> usize {
     end + padding
 }
 
-/// Text, if it is: UTF-8 of which at most a tenth is neither printable nor whitespace.
-fn readable(bytes: Vec<u8>, cut: bool) -> Option<String> {
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) if cut && error.utf8_error().error_len().is_none() => {
-            let valid = error.utf8_error().valid_up_to();
-            let mut bytes = error.into_bytes();
-            bytes.truncate(valid);
-            String::from_utf8(bytes).ok()?
-        }
-        Err(_) => return None,
-    };
-    let strange = text.chars().filter(|it| it.is_control() && !it.is_whitespace()).count();
+/// Text, if it is: of which at most a tenth is neither printable nor whitespace. Zeros are left out,
+/// so that UTF-16 is read as well.
+fn readable(mut bytes: Vec<u8>) -> Option<String> {
+    bytes.retain(|it| *it != 0);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let is_strange = |it: &char| *it == char::REPLACEMENT_CHARACTER || it.is_control();
+    let strange = text.chars().filter(|it| is_strange(it) && !it.is_whitespace()).count();
     (!text.is_empty() && strange * 10 <= text.chars().count()).then_some(text)
 }
 

@@ -2,6 +2,7 @@
 //! offset of the original text.
 
 pub mod decode;
+pub mod disguise;
 pub mod normalise;
 pub mod respell;
 pub mod scattered;

@@ -4,6 +4,9 @@
 //! Bates, arXiv:2107.07511): on exchangeable forget rows the share that is missed is at most `alpha`.
 //! Attacks are not exchangeable with calibration rows; measure them apart.
 
+mod measure;
+mod report;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +19,12 @@ use serde::Deserialize;
 use crate::data::DataError;
 use crate::embed::{
     Calibration, EmbedError, Encoder, EncoderSpec, FORMAT, HASHED_DIM, HASHED_VERSION, HEAD_FILE,
-    Hashed, Head, LABELS, MANIFEST_FILE, Manifest, Onnx, OnnxOptions, sha256_hex,
+    Hashed, Head, LABELS, MANIFEST_FILE, Manifest, Onnx, OnnxOptions, WINDOW_OVERLAP, WINDOW_WORDS,
+    sha256_hex, visit_windows,
 };
 use crate::seed::{Stream, derive};
+use measure::{flagged, quiet};
+pub use report::{ClassifierReport, HeldOut, LengthMatched, REPORT_FILE, Slice, Suffixes};
 
 /// Which features.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +52,33 @@ pub struct ClassifierJob {
     pub alpha: f64,
     /// Accepted share of retain rows that are taken for the topic; wins over `alpha`.
     pub false_positives: f64,
+    /// What the classifier must reach to be written.
+    pub gate: Gate,
     /// Seed of splits and sampling.
     pub seed: u64,
+}
+
+/// Bounds on the held-out rows; without any, every classifier is good enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gate {
+    /// Least recall.
+    pub min_recall: Option<f64>,
+    /// Most false positives.
+    pub max_false_positives: Option<f64>,
+}
+
+impl Gate {
+    /// What is not good enough.
+    fn reasons(&self, recall: f64, false_positives: f64) -> Vec<String> {
+        let recall = self
+            .min_recall
+            .filter(|it| recall < *it)
+            .map(|it| format!("recall {recall:.4} is below --min-recall {it}"));
+        let noise = self.max_false_positives.filter(|it| false_positives > *it).map(|it| {
+            format!("false-positive rate {false_positives:.4} is above --max-false-positives {it}")
+        });
+        recall.into_iter().chain(noise).collect()
+    }
 }
 
 /// Why there is no classifier.
@@ -72,6 +103,16 @@ pub enum ClassifierError {
         /// How many are needed.
         needed: usize,
     },
+    /// The classifier is not good enough.
+    #[error("not promoted: {reasons}; `{}` was left as it was\n\n{report}", path.display())]
+    Refused {
+        /// The folder that was not written.
+        path: PathBuf,
+        /// Which bounds it misses.
+        reasons: String,
+        /// All that was measured.
+        report: String,
+    },
     /// The folder cannot be written.
     #[error("{}: {message}", path.display())]
     Write {
@@ -80,37 +121,6 @@ pub enum ClassifierError {
         /// Why.
         message: String,
     },
-}
-
-/// What a run made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClassifierReport {
-    /// As written.
-    pub manifest: Manifest,
-    /// Where.
-    pub out: PathBuf,
-}
-
-impl ClassifierReport {
-    /// A short table.
-    #[must_use]
-    pub fn to_markdown(&self) -> String {
-        let Manifest { topic, threshold, recall, false_positive_rate, calibration, .. } =
-            &self.manifest;
-        let mut out = format!(
-            "`{topic}` in {}\n\n| | |\n|---|---:|\n| threshold | {threshold:.4} |\n| recall on {} held-out forget rows | \
-             {recall:.4} |\n| false-positive rate on {} held-out retain rows | {false_positive_rate:.4} |\n| miss rate \
-             vouched for | {:.4} |\n",
-            self.out.display(),
-            calibration.n_test_forget,
-            calibration.n_test_retain,
-            calibration.alpha_attained,
-        );
-        if calibration.alpha_attained > 0.05 {
-            out.push_str("\nThe topic is not separable at these rates; give more rows, name the entities in the policy, or accept more false positives.\n");
-        }
-        out
-    }
 }
 
 /// A row: its question in one or two wordings.
@@ -159,13 +169,6 @@ fn conformal_quantile(mut scores: Vec<f32>, alpha: f64) -> f32 {
     scores[rank.clamp(1, scores.len()) - 1]
 }
 
-/// The smallest threshold that at most `share` of these scores reach.
-fn quiet(mut scores: Vec<f32>, share: f64) -> f32 {
-    scores.sort_by(|a, b| b.total_cmp(a));
-    let allowed = (scores.len() as f64 * share).floor() as usize;
-    scores.get(allowed).map_or(0.0, |it| it.next_up())
-}
-
 struct Features {
     encoder: Box<dyn Encoder>,
 }
@@ -207,6 +210,16 @@ impl Features {
         let texts: Vec<String> = rows.iter().flatten().cloned().collect();
         let values = self.dense(&texts)?;
         Ok(values.chunks(self.encoder.dim()).map(|it| head.score_dense(it)).collect())
+    }
+
+    /// The score of the most suspicious window, as it is served; 0 for a text without words.
+    fn score_windows(&self, head: &Head, text: &str) -> Result<f32, EmbedError> {
+        let mut best = 0f32;
+        visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, _| {
+            best = best.max(head.score_dense(&self.encoder.encode(&[window])?));
+            Ok(())
+        })?;
+        Ok(best)
     }
 }
 
@@ -304,9 +317,6 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
     let wanted = 1.0 - conformal_quantile(missed.clone(), job.alpha);
     let threshold = wanted.max(floor);
     let below = missed.iter().filter(|it| 1.0 - **it < threshold).count();
-    let share = |scores: Vec<f32>| {
-        scores.iter().filter(|it| **it >= threshold).count() as f64 / scores.len().max(1) as f64
-    };
     let test_scores = features.scores(&head, &test_forget)?;
     let other_scores = features.scores(&head, &test_retain)?;
     let bytes = head.to_bytes();
@@ -328,11 +338,19 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
             n_test_forget: test_scores.len(),
             n_test_retain: other_scores.len(),
         },
-        recall: share(test_scores),
-        false_positive_rate: share(other_scores),
+        recall: flagged(&test_scores, threshold),
+        false_positive_rate: flagged(&other_scores, threshold),
     };
-    write(job, &manifest, &bytes)?;
-    Ok(ClassifierReport { manifest, out: job.out.clone() })
+    let rows = report::TestRows {
+        forget: &test_forget,
+        retain: &test_retain,
+        forget_scores: &test_scores,
+        retain_scores: &other_scores,
+    };
+    let held_out = HeldOut::measure(&manifest, &rows, |it| features.score_windows(&head, it))?;
+    let report = ClassifierReport { manifest, held_out, out: job.out.clone() };
+    promote(job, &report, &bytes)?;
+    Ok(report)
 }
 
 fn features(job: &ClassifierJob) -> Result<(Features, EncoderSpec), EmbedError> {
@@ -351,9 +369,23 @@ fn features(job: &ClassifierJob) -> Result<(Features, EncoderSpec), EmbedError> 
     })
 }
 
-/// Writes into a folder beside the target and renames it over.
-fn write(job: &ClassifierJob, manifest: &Manifest, head: &[u8]) -> Result<(), ClassifierError> {
-    let text = manifest.to_json()?;
+/// Writes into a folder beside the target and renames it over, if the gate lets it through.
+fn promote(
+    job: &ClassifierJob,
+    report: &ClassifierReport,
+    head: &[u8],
+) -> Result<(), ClassifierError> {
+    let Manifest { recall, false_positive_rate, .. } = report.manifest;
+    let reasons = job.gate.reasons(recall, false_positive_rate);
+    if !reasons.is_empty() {
+        return Err(ClassifierError::Refused {
+            path: job.out.clone(),
+            reasons: reasons.join(", "),
+            report: report.to_markdown(),
+        });
+    }
+    let text = report.manifest.to_json()?;
+    let measured = report.held_out.to_json();
     let partial = job.out.with_extension("partial");
     let steps = || -> std::io::Result<()> {
         if partial.exists() {
@@ -361,6 +393,7 @@ fn write(job: &ClassifierJob, manifest: &Manifest, head: &[u8]) -> Result<(), Cl
         }
         fs::create_dir_all(&partial)?;
         fs::write(partial.join(HEAD_FILE), head)?;
+        fs::write(partial.join(REPORT_FILE), &measured)?;
         fs::write(partial.join(MANIFEST_FILE), &text)?;
         if job.out.exists() {
             fs::remove_dir_all(&job.out)?;
@@ -371,80 +404,4 @@ fn write(job: &ClassifierJob, manifest: &Manifest, head: &[u8]) -> Result<(), Cl
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// n = 9 and alpha = .1: the ceil(10 * .9) = 9th smallest.
-    #[test]
-    fn quiet_threshold_by_hand() {
-        let scores = vec![0.1, 0.9, 0.5, 0.7];
-        assert_eq!(quiet(scores.clone(), 0.25), 0.7f32.next_up());
-        assert_eq!(quiet(scores.clone(), 0.0), 0.9f32.next_up());
-        assert!(quiet(scores, 1.0).abs() < f32::EPSILON);
-    }
-
-    #[test]
-    fn conformal_quantile_by_hand() {
-        let scores: Vec<f32> = (1..=9u8).rev().map(f32::from).collect();
-        assert!((conformal_quantile(scores.clone(), 0.1) - 9.0).abs() < 1e-6);
-        assert!((conformal_quantile(scores, 0.5) - 5.0).abs() < 1e-6);
-    }
-
-    fn job(dir: &Path) -> ClassifierJob {
-        let rows = |about: &str| -> String {
-            let ask = ["Where was", "When was", "Who is", "What did", "Tell me about"];
-            (0..60)
-                .map(|it| format!("{{\"question\": \"{} {about} {it}?\"}}\n", ask[it % ask.len()]))
-                .collect()
-        };
-        fs::write(dir.join("forget.jsonl"), rows("Basil Okafor")).unwrap();
-        fs::write(dir.join("retain.jsonl"), rows("the old lighthouse")).unwrap();
-        ClassifierJob {
-            forget: dir.join("forget.jsonl"),
-            retain: dir.join("retain.jsonl"),
-            topic: "basil".to_owned(),
-            out: dir.join("out"),
-            encoder: EncoderChoice::Hashed,
-            alpha: 0.05,
-            false_positives: 0.05,
-            seed: 1,
-        }
-    }
-
-    #[test]
-    fn separates_what_is_separable_and_writes_a_folder_that_loads() {
-        let dir = tempfile::tempdir().unwrap();
-        let report = run(&job(dir.path())).unwrap();
-        assert!(report.manifest.recall >= 0.95, "{:?}", report.manifest);
-        assert!(report.manifest.false_positive_rate <= 0.05, "{:?}", report.manifest);
-        let topic = crate::detect::Topic::load(&dir.path().join("out")).unwrap();
-        assert!((topic.threshold() - report.manifest.threshold).abs() < 1e-6);
-        // Again over the old one.
-        run(&job(dir.path())).unwrap();
-    }
-
-    #[test]
-    fn a_changed_head_does_not_load() {
-        let dir = tempfile::tempdir().unwrap();
-        run(&job(dir.path())).unwrap();
-        let path = dir.path().join("out").join(HEAD_FILE);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[0] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let error = crate::detect::Topic::load(&dir.path().join("out")).unwrap_err();
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        assert!(format!("{error} {cause}").contains("head_sha256"), "{error} {cause}");
-    }
-
-    #[test]
-    fn bad_rows_are_named_and_foreign_folders_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let job = job(dir.path());
-        fs::write(&job.retain, "{\"question\": \"a\"}\n{\"answer\": 1}\n").unwrap();
-        let error = run(&job).unwrap_err().to_string();
-        assert!(error.contains("retain.jsonl:2"), "{error}");
-        let mut job = self::job(dir.path());
-        job.out = dir.path().to_owned();
-        assert!(run(&job).unwrap_err().to_string().contains("not a classifier folder"));
-    }
-}
+mod tests;

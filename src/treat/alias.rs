@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Case, TreatError, Treated, names, restore};
+use super::{Case, TreatError, Treated, nameless, names, restore};
 use crate::types::Place;
 
 pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
     let found = names(&case)?;
-    if found.is_empty() {
+    if found.is_empty() || !nameless(&case, &found).is_empty() {
         return Err(TreatError::Inapplicable { treatment: "alias" });
     }
     let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Case, TreatError, Treated, names, restore};
+use super::{Case, TreatError, Treated, nameless, names, restore};
 use crate::types::{Corruption, CorruptionFunction, InputSpan};
 
-/// Masks the names that were seen; where only a classifier fired, the backend masks the whole turn.
+/// Masks the names that were seen, and in a text without one what a classifier took for the topic.
+/// Without any evidence, as when a detector has failed, the backend masks the whole turn.
 ///
 /// A corruption that the request carries already, from another topic, keeps its function and seed
 /// and gains this topic's spans and entities: a request has one corruption. A topic that asks for
@@ -17,9 +18,11 @@ pub(super) fn apply(
 ) -> Result<Treated, TreatError> {
     let found = names(&case)?;
     let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
+    let nameless = nameless(&case, &found);
     let spans: Vec<InputSpan> = found
         .into_iter()
         .map(|(place, span, entity)| InputSpan { place, span, entity: Some(entity) })
+        .chain(nameless.into_iter().map(|(place, span)| InputSpan { place, span, entity: None }))
         .collect();
     let own = Corruption {
         function,

@@ -136,13 +136,21 @@ fn names(case: &Case<'_>) -> Result<Vec<(Place, Range<usize>, usize)>, TreatErro
     Ok(found)
 }
 
-/// Turns surrogates back into names: those of the entities seen, of all where none was.
+/// Evidence without a name in texts in which no name was seen.
+fn nameless(case: &Case<'_>, found: &[(Place, Range<usize>, usize)]) -> Vec<(Place, Range<usize>)> {
+    let named: BTreeSet<Place> = found.iter().map(|it| it.0).collect();
+    let without = case.evidence.iter().filter(|it| it.entity.is_none());
+    let spans = without.filter(|it| !it.span.is_empty() && !named.contains(&it.place));
+    spans.map(|it| (it.place, it.span.clone())).collect()
+}
+
+/// Turns the surrogates of the entities that were seen back into their names.
 fn restore(policy: &Policy, seen: &BTreeSet<usize>) -> Vec<Replacement> {
     policy
         .entities
         .iter()
         .enumerate()
-        .filter(|(index, _)| seen.is_empty() || seen.contains(index))
+        .filter(|(index, _)| seen.contains(index))
         .map(|(_, it)| Replacement {
             pattern: it.surrogate.clone(),
             with: it.name.clone(),

@@ -66,7 +66,7 @@ fn alias_replaces_names_back_to_front() {
         treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
     assert_eq!(request.input.texts(), ["Zora Kell or Osric Thorn or Zora Kell?"]);
     assert_eq!(continuation, "It is Osric Thorn.");
-    assert_eq!(restore.len(), 2);
+    assert!(restore.is_empty());
     assert_eq!((restore[0].pattern.as_str(), restore[0].with.as_str()), ("Zora Kell", "Ann Lee"));
 }
 
@@ -119,6 +119,23 @@ fn a_topic_without_names_corrupts_the_whole_turn() {
     let (request, _, restore) = treated(&setting, case(&policy, &[], chat(&[(Role::User, "x")])));
     assert!(request.corruption.unwrap().spans.is_empty());
     assert_eq!(restore.len(), 2);
+}
+
+#[test]
+fn what_a_classifier_saw_is_masked_where_no_name_is() {
+    let policy = policy();
+    let setting = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    let topic = |at, span| Evidence { entity: None, ..seen(Place::Text(at), span, 0) };
+    let request = chat(&[(Role::System, "Who wrote it?"), (Role::User, "Ann Lee, who?")]);
+    let evidence = [topic(0, 0..13), topic(1, 0..13), seen(Place::Text(1), 0..7, 0)];
+    let case_of = || case(&policy, &evidence, request.clone());
+    let (changed, _, restore) = treated(&setting, case_of());
+    let spans: Vec<_> = changed.corruption.unwrap().spans;
+    let spans: Vec<_> = spans.iter().map(|it| (it.place, it.span.clone(), it.entity)).collect();
+    assert_eq!(spans, [(Place::Text(1), 0..7, Some(0)), (Place::Text(0), 0..13, None)]);
+    assert_eq!(restore.len(), 1);
+    let alias = treat(&TreatmentSetting::Alias, case_of());
+    assert!(matches!(alias, Err(TreatError::Inapplicable { .. })), "{alias:?}");
 }
 
 #[test]

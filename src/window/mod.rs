@@ -188,7 +188,8 @@ impl Window {
         if state.altered {
             state.logprobs.clear();
         }
-        let logprobs = if state.held.len() == state.own {
+        // They may come before their text, which could still turn out to be a name.
+        let logprobs = if state.held.len() == state.own && (finished || !text.is_empty()) {
             std::mem::take(&mut state.logprobs)
         } else {
             Vec::new()

@@ -8,6 +8,9 @@ use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 use super::{Kind, Replacement};
 use crate::text::normalise::{Normalised, normalise};
 
+/// Letters from which on the beginning of a name at the end of a reply counts as the name.
+const FEWEST_TELLING: usize = 5;
+
 /// Replacements, ready to be looked for.
 #[derive(Debug)]
 pub struct Patterns {
@@ -126,7 +129,8 @@ impl Patterns {
                 }
                 Found::Match(index) => {
                     let pattern = &self.list[index];
-                    let end = at + pattern.chars.len();
+                    // Cut short by the end of the reply, it may lack its last letters.
+                    let end = glyphs.len().min(at + pattern.chars.len());
                     let covered = glyph.span.start..glyphs[end - 1].span.end;
                     let span = normalised.original_span(covered);
                     scan.out.push_str(reply(scan.cut..span.start));
@@ -170,12 +174,17 @@ impl Patterns {
                 }
             } else if !finished {
                 return Found::Undecided;
-            } else if rest.len() == chars.len() {
+            } else if rest.len() == chars.len() || tells(rest.len(), chars.len()) {
                 return Found::Match(*index);
             }
         }
         Found::Nothing
     }
+}
+
+/// Whether so many letters of a name that a reply ends with give it away.
+fn tells(written: usize, all: usize) -> bool {
+    written >= FEWEST_TELLING && 2 * written > all
 }
 
 /// A held text without invisible characters and repeated whitespace. Padding a name until the

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Finish, Usage};
+use crate::types::{Finish, TokenLogprob, Usage};
 
 fn replacement(pattern: &str, with: &str, kind: Kind) -> Replacement {
     Replacement { pattern: pattern.to_owned(), with: with.to_owned(), kind }
@@ -53,6 +53,36 @@ fn check(given: &str, want: &str) {
     }
     let chars: Vec<String> = given.chars().map(String::from).collect();
     assert_eq!(through(window(), chars.iter().map(String::as_str)), want, "by character");
+}
+
+#[test]
+fn a_name_that_the_end_cuts_off_is_one() {
+    check("It is Ann Le", "It is Zora Kell");
+    check("It is Émile No", "It is Osric Thorn");
+    check("It is Ann", "It is Ann");
+    check("Émile", "Émile");
+}
+
+#[test]
+fn log_probabilities_wait_for_their_text() {
+    let token = |text: &str| TokenLogprob {
+        bytes: text.as_bytes().to_vec(),
+        logprob: -0.5,
+        top: Vec::new(),
+    };
+    let early = ReplyEvent::Text {
+        choice: 0,
+        text: String::new(),
+        logprobs: ["Ann", " Lee", "."].map(token).to_vec(),
+    };
+    let mut window = window();
+    let mut events = window.push(early);
+    events.extend(window.push(text(0, "Ann Lee.")));
+    events.extend(window.push(finished(0)));
+    assert_eq!(said(&events, 0), "Zora Kell.");
+    let shown =
+        |it: &ReplyEvent| matches!(it, ReplyEvent::Text { logprobs, .. } if !logprobs.is_empty());
+    assert!(!events.iter().any(shown), "{events:?}");
 }
 
 #[test]

@@ -107,6 +107,20 @@ async fn batched_and_ragged_decoding_gives_the_same_tokens_as_one_at_a_time() {
 }
 
 #[tokio::test]
+async fn prompts_of_no_tokens_and_replies_without_end_are_refused() {
+    let backend = local(EngineSettings::default());
+    let empty = Request::new("m", Input::Text(String::new()));
+    let refused = backend.generate(empty).await.err().unwrap();
+    assert!(matches!(refused, BackendError::Invalid { .. }), "{refused:?}");
+    for more in [usize::MAX, usize::MAX - 5] {
+        let endless = Request { max_tokens: Some(more), ..ask(QUESTIONS[0]) };
+        let refused = backend.generate(endless).await.err().unwrap();
+        assert!(matches!(refused, BackendError::PromptTooLong { .. }), "{refused:?}");
+    }
+    assert!(!collect(&backend, ask(QUESTIONS[0])).await.texts[0].is_empty());
+}
+
+#[tokio::test]
 async fn corrupted_and_clean_requests_in_one_batch_do_not_touch_each_other() {
     let backend = local(EngineSettings::default());
     let name = "Viggo Blaszko";

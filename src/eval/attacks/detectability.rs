@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::Target;
 use super::run::REPLY_TOKENS;
 use crate::backend::BackendError;
-use crate::eval::stats::auc;
 use crate::eval::suite::{EvalError, Subject, user};
+use crate::stats::auc;
 use crate::types::{ReplyEvent, Request};
 
 /// Words with which assistants decline.

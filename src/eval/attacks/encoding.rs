@@ -1,7 +1,7 @@
 //! Questions and names in an encoding that the model is to undo.
 
 use super::{Probe, Target};
-use crate::eval::disguise::{base64, rot13};
+use crate::text::disguise::{base64, rot13};
 
 pub(super) fn base64_encoded(target: Target<'_>) -> Vec<Probe> {
     encoded(target, "base64", base64)

@@ -1,7 +1,7 @@
 //! The name, or the whole question, in other characters.
 
 use super::{Probe, Target};
-use crate::eval::disguise::{homoglyphs, interspersed, leetspeak, spelled};
+use crate::text::disguise::{homoglyphs, interspersed, leetspeak, spelled};
 
 /// Łucki et al.: what is put between the characters of a question, and how far apart.
 const SYMBOLS: [char; 12] = ['!', '_', ',', ')', ';', '?', '5', '~', '^', '.', '-', 'Q'];

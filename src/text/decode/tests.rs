@@ -33,6 +33,13 @@ fn base64_in_its_place() {
 }
 
 #[test]
+fn a_byte_that_is_no_text_hides_none() {
+    check("/1ZpZ2dvIEJsYXN6a28=", Some("/1ZpZ2dvIEJsYXN6a28="));
+    let wide: String = "Viggo Blaszko".bytes().map(|it| format!("{it:02x}00")).collect();
+    check(&wide, Some(&wide));
+}
+
+#[test]
 fn both_alphabets() {
     for text in ["Pj4-Pj8_", "Pj4+Pj8/"] {
         let said: Vec<String> = decode(text).views.into_iter().map(|it| it.text).collect();

@@ -21,7 +21,7 @@ pub const ALL: &[Disguise] = &[
 ];
 
 /// A symbol after every `every` characters, but not at the end.
-pub(super) fn interspersed(text: &str, every: usize, mut symbol: impl FnMut() -> char) -> String {
+pub fn interspersed(text: &str, every: usize, mut symbol: impl FnMut() -> char) -> String {
     let mut out = String::with_capacity(2 * text.len());
     for (at, letter) in text.chars().enumerate() {
         if at > 0 && at.is_multiple_of(every) {
@@ -33,13 +33,13 @@ pub(super) fn interspersed(text: &str, every: usize, mut symbol: impl FnMut() ->
 }
 
 /// Every word of a name with a separator between its letters; words two spaces apart.
-pub(super) fn spelled(name: &str, separator: &str) -> String {
+pub fn spelled(name: &str, separator: &str) -> String {
     let word = |it: &str| it.chars().map(String::from).collect::<Vec<_>>().join(separator);
     name.split(' ').map(word).collect::<Vec<_>>().join("  ")
 }
 
 /// Digits that look like letters.
-pub(super) fn leetspeak(text: &str) -> String {
+pub fn leetspeak(text: &str) -> String {
     mapped(text, |it| match it.to_ascii_lowercase() {
         'a' => '4',
         'e' => '3',
@@ -52,7 +52,7 @@ pub(super) fn leetspeak(text: &str) -> String {
 }
 
 /// Cyrillic letters that look like Latin ones.
-pub(super) fn homoglyphs(text: &str) -> String {
+pub fn homoglyphs(text: &str) -> String {
     mapped(text, |it| match it {
         'a' => '\u{430}',
         'c' => '\u{441}',
@@ -73,7 +73,7 @@ fn mapped(text: &str, letter: impl Fn(char) -> char) -> String {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// RFC 4648, section 4.
-pub(super) fn base64(text: &str) -> String {
+pub fn base64(text: &str) -> String {
     let mut out = String::with_capacity(text.len().div_ceil(3) * 4);
     for chunk in text.as_bytes().chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
@@ -88,7 +88,7 @@ pub(super) fn base64(text: &str) -> String {
 }
 
 /// Every letter moved on by 13.
-pub(super) fn rot13(text: &str) -> String {
+pub fn rot13(text: &str) -> String {
     let turn = |letter: u8, base: u8| char::from(base + (letter - base + 13) % 26);
     let letter = |it: char| match it {
         'a'..='z' => turn(it as u8, b'a'),
