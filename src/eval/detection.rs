@@ -120,17 +120,17 @@ pub struct Row {
     pub treated: Vec<usize>,
 }
 
+/// Whether a text would be treated.
+pub type Judge<'a, E> = Box<dyn Fn(&str) -> Result<bool, E> + 'a>;
+
 /// Counts what every judge would treat.
 ///
 /// # Errors
 ///
 /// The first error of a judge.
-pub fn measure<E>(
-    samples: &[Sample],
-    judges: &[Box<dyn Fn(&str) -> Result<bool, E> + '_>],
-) -> Result<Vec<Row>, E> {
+pub fn measure<E>(samples: &[Sample], judges: &[Judge<'_, E>]) -> Result<Vec<Row>, E> {
     let row = |sample: &Sample| {
-        let count = |judge: &Box<dyn Fn(&str) -> Result<bool, E> + '_>| {
+        let count = |judge: &Judge<'_, E>| {
             sample.texts.iter().try_fold(0, |sum, it| Ok(sum + usize::from(judge(it)?)))
         };
         let treated = judges.iter().map(count).collect::<Result<_, E>>()?;
@@ -176,7 +176,7 @@ mod tests {
             label: "x".to_owned(),
             texts: ["ab", "b", "c", "a"].map(str::to_owned).to_vec(),
         };
-        let judges: Vec<Box<dyn Fn(&str) -> Result<bool, ()>>> =
+        let judges: Vec<Judge<'_, ()>> =
             vec![Box::new(|it: &str| Ok(it.contains('a'))), Box::new(|_: &str| Ok(false))];
         let rows = measure(&[sample], &judges).unwrap();
         assert_eq!(rows, [Row { label: "x".to_owned(), texts: 4, treated: vec![2, 0] }]);

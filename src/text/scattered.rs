@@ -11,7 +11,7 @@ const WITHIN: usize = 1;
 const BETWEEN: usize = 3;
 
 /// Finds names whose letters stand in their order, at most one foreign character between any two
-/// of a word and three between words: "V!ig5go _Blaszko", "ViggoQBlaszko".
+/// of a word and three between words: `V!ig5go _Blaszko`, `ViggoQBlaszko`.
 #[derive(Debug, Default)]
 pub struct Scattered {
     names: Vec<Name>,

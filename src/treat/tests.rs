@@ -66,7 +66,7 @@ fn alias_replaces_names_back_to_front() {
         treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
     assert_eq!(request.input.texts(), ["Zora Kell or Osric Thorn or Zora Kell?"]);
     assert_eq!(continuation, "It is Osric Thorn.");
-    assert!(restore.is_empty());
+    assert_eq!(restore.len(), 2);
     assert_eq!((restore[0].pattern.as_str(), restore[0].with.as_str()), ("Zora Kell", "Ann Lee"));
 }
 
@@ -118,7 +118,7 @@ fn a_topic_without_names_corrupts_the_whole_turn() {
     let setting = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
     let (request, _, restore) = treated(&setting, case(&policy, &[], chat(&[(Role::User, "x")])));
     assert!(request.corruption.unwrap().spans.is_empty());
-    assert_eq!(restore.len(), 2);
+    assert!(restore.is_empty());
 }
 
 #[test]

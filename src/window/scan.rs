@@ -161,6 +161,7 @@ impl Patterns {
             return Found::Nothing;
         }
         let Some(candidates) = self.by_first.get(&first) else { return Found::Nothing };
+        let mut cut_off = None;
         for index in candidates {
             let chars = &self.list[*index].chars;
             let rest = &glyphs[at..];
@@ -174,11 +175,13 @@ impl Patterns {
                 }
             } else if !finished {
                 return Found::Undecided;
-            } else if rest.len() == chars.len() || tells(rest.len(), chars.len()) {
+            } else if rest.len() == chars.len() {
                 return Found::Match(*index);
+            } else if tells(rest.len(), chars.len()) {
+                cut_off = Some(*index);
             }
         }
-        Found::Nothing
+        cut_off.map_or(Found::Nothing, Found::Match)
     }
 }
 

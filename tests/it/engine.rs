@@ -109,7 +109,7 @@ async fn batched_and_ragged_decoding_gives_the_same_tokens_as_one_at_a_time() {
 #[tokio::test]
 async fn prompts_of_no_tokens_and_replies_without_end_are_refused() {
     let backend = local(EngineSettings::default());
-    let empty = Request::new("m", Input::Text(String::new()));
+    let empty = Request::new("smoke", Input::Text(String::new()));
     let refused = backend.generate(empty).await.err().unwrap();
     assert!(matches!(refused, BackendError::Invalid { .. }), "{refused:?}");
     for more in [usize::MAX, usize::MAX - 5] {
@@ -296,7 +296,7 @@ fn interrupted_training_resumes_to_the_same_weights() {
     };
     let want = train(None, None);
     let dir = tempfile::tempdir().unwrap();
-    let broken = train(Some(dir.path().to_owned()), Some(20));
-    assert_ne!(broken, want);
-    assert_eq!(train(Some(dir.path().to_owned()), None), want);
+    let broken = train(Some(dir.path().to_owned()), Some(7));
+    assert!(broken != want, "the plug was pulled too late");
+    assert!(train(Some(dir.path().to_owned()), None) == want, "resumed to other weights");
 }

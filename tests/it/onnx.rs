@@ -88,6 +88,9 @@ fn a_missing_runtime_is_an_error_not_a_panic() {
     }
 }
 
+/// A tensor's name, shape and values.
+type Named = (String, (Vec<usize>, Vec<f32>));
+
 /// A BERT of one layer whose attention is uniform, with identities for values and output, and whose
 /// wide layer is zero: `LN(LN(e + mean(e)))` of `e = LN(word + position + type)`.
 fn uniform_bert() -> Vec<u8> {
@@ -98,7 +101,7 @@ fn uniform_bert() -> Vec<u8> {
         (vec![rows, hidden], values)
     };
     let layer = |it: &str| format!("encoder.layer.0.{it}");
-    let mut tensors: Vec<(String, (Vec<usize>, Vec<f32>))> = vec![
+    let mut tensors: Vec<Named> = vec![
         ("embeddings.word_embeddings.weight".to_owned(), table(20, 1.7)),
         ("embeddings.position_embeddings.weight".to_owned(), table(8, 0.9)),
         ("embeddings.token_type_embeddings.weight".to_owned(), table(2, 0.3)),

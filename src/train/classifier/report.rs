@@ -127,8 +127,8 @@ impl HeldOut {
             auc: auc(&forget, &retain),
             calibration_error: calibration_error(rows.forget_scores, rows.retain_scores, BINS),
             length_matched: LengthMatched::measure(rows, &forget, &retain),
-            disguises: slices(&texts, manifest.threshold, &score)?,
-            suffixes: Suffixes::measure(&texts, manifest.threshold, &score)?,
+            disguises: slices(&texts, manifest.threshold, score)?,
+            suffixes: Suffixes::measure(&texts, manifest.threshold, score)?,
         };
         bar.finish_and_clear();
         Ok(held_out)
