@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{
     EmbedError, Encoder, EncoderSpec, Hashed, Head, MANIFEST_FILE, Manifest, Onnx, OnnxOptions,
 };
-use crate::text::windows;
+use crate::text::{sentences, windows};
 
 /// Words in a window.
 pub const WINDOW_WORDS: usize = 60;
@@ -74,21 +74,29 @@ impl Scorer {
         Ok((manifest, Self { encoder, head }))
     }
 
-    /// The highest score of all windows and where it was; `None` for a text without words. No part
-    /// of a text goes unread.
+    /// The highest score of all windows and sentences and where it was; `None` for a text without
+    /// words. No part of a text goes unread.
     ///
     /// # Errors
     ///
     /// Those of the encoder.
     pub fn score(&self, text: &str) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
         let mut best: Option<(f32, Range<usize>)> = None;
-        visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, span| {
-            let score = self.score_window(window)?;
-            if best.as_ref().is_none_or(|it| score > it.0) {
-                best = Some((score, span));
-            }
-            Ok(())
-        })?;
+        let mut read = |part: Range<usize>| {
+            let text = text.get(part.clone()).expect("sentences end on character boundaries");
+            visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, span| {
+                let score = self.score_window(window)?;
+                if best.as_ref().is_none_or(|it| score > it.0) {
+                    best = Some((score, part.start + span.start..part.start + span.end));
+                }
+                Ok(())
+            })
+        };
+        read(0..text.len())?;
+        let sentences = sentences(text);
+        if sentences.len() > 1 {
+            sentences.into_iter().try_for_each(read)?;
+        }
         Ok(best)
     }
 

@@ -51,6 +51,35 @@ fn words(text: &str) -> Vec<Range<usize>> {
     words
 }
 
+/// Words that a sentence must have to stand alone; a shorter one belongs to the next.
+const FEWEST_WORDS: usize = 4;
+/// Most sentences of a text; of more, neighbours count as one.
+const MOST_SENTENCES: usize = 128;
+
+/// The sentences of a text: everything in it but whitespace lies in one of at most 128. A harmless
+/// sentence beside another one does not hide it.
+#[must_use]
+pub fn sentences(text: &str) -> Vec<Range<usize>> {
+    let ends = |word: &str| {
+        let word = word.trim_end_matches(['"', '\'', ')', '”', '’']);
+        word.ends_with(['.', '?', '!', '。', '？', '！', ';'])
+    };
+    let (mut sentences, mut start, mut count) = (Vec::<Range<usize>>::new(), None, 0);
+    let mut end = 0;
+    for word in words(text) {
+        let from = *start.get_or_insert(word.start);
+        count += 1;
+        end = word.end;
+        if count >= FEWEST_WORDS && text.get(word).is_some_and(ends) {
+            sentences.push(from..end);
+            (start, count) = (None, 0);
+        }
+    }
+    sentences.extend(start.map(|it| it..end));
+    let together = sentences.len().div_ceil(MOST_SENTENCES).max(1);
+    sentences.chunks(together).map(|it| it[0].start..it[it.len() - 1].end).collect()
+}
+
 /// Overlapping windows that cover every word of a text: `size` words each, of which `overlap` are
 /// the previous window's. The last window ends with the text and may be shorter; a text without
 /// words has none.
@@ -89,6 +118,18 @@ mod tests {
         assert_eq!(texts(3, 1), ["a b c", "c d e", "e f g"]);
         assert_eq!(texts(60, 20), [text]);
         assert!(windows(" \n", 4, 1).is_empty());
+    }
+
+    #[test]
+    fn sentences_end_with_a_mark_and_have_four_words() {
+        let text = " Hi. Where was he born? (It rains in Bergen.)  Yes";
+        let of = |text: &'static str| -> Vec<&str> {
+            sentences(text).into_iter().map(|it| text.get(it).unwrap()).collect()
+        };
+        assert_eq!(of(text), ["Hi. Where was he born?", "(It rains in Bergen.)", "Yes"]);
+        assert!(of(" ").is_empty());
+        let many = sentences(&"a b c d. ".repeat(1000));
+        assert_eq!((many.len(), many[0].clone()), (125, 0..71));
     }
 
     #[test]
