@@ -21,7 +21,9 @@ pub use hashed::{DIM as HASHED_DIM, Hashed, VERSION as HASHED_VERSION};
 pub use head::{Head, sigmoid};
 pub use manifest::{Calibration, EncoderSpec, FORMAT, HEAD_FILE, LABELS, MANIFEST_FILE, Manifest};
 pub use onnx::{MAX_TOKENS, Onnx, OnnxOptions};
-pub use scorer::{AnyEncoder, Scorer, WINDOW_OVERLAP, WINDOW_WORDS, visit_windows};
+pub use scorer::{
+    AnyEncoder, Scorer, WINDOW_OVERLAP, WINDOW_WORDS, most_suspicious, visit_windows,
+};
 
 /// Turns texts into vectors of one length.
 pub trait Encoder: Debug + Send + Sync {

@@ -81,23 +81,7 @@ impl Scorer {
     ///
     /// Those of the encoder.
     pub fn score(&self, text: &str) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
-        let mut best: Option<(f32, Range<usize>)> = None;
-        let mut read = |part: Range<usize>| {
-            let text = text.get(part.clone()).expect("sentences end on character boundaries");
-            visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, span| {
-                let score = self.score_window(window)?;
-                if best.as_ref().is_none_or(|it| score > it.0) {
-                    best = Some((score, part.start + span.start..part.start + span.end));
-                }
-                Ok(())
-            })
-        };
-        read(0..text.len())?;
-        let sentences = sentences(text);
-        if sentences.len() > 1 {
-            sentences.into_iter().try_for_each(read)?;
-        }
-        Ok(best)
+        most_suspicious(text, |window| self.score_window(window))
     }
 
     fn score_window(&self, window: &str) -> Result<f32, EmbedError> {
@@ -106,6 +90,35 @@ impl Scorer {
             AnyEncoder::Onnx(it) => self.head.score_dense(&it.encode(&[window])?),
         })
     }
+}
+
+/// The highest score of all windows and sentences of a text and where it was; `None` for a text
+/// without words.
+///
+/// # Errors
+///
+/// Those of `score`.
+pub fn most_suspicious(
+    text: &str,
+    mut score: impl FnMut(&str) -> Result<f32, EmbedError>,
+) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
+    let mut best: Option<(f32, Range<usize>)> = None;
+    let mut read = |part: Range<usize>| {
+        let text = text.get(part.clone()).expect("sentences end on character boundaries");
+        visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, span| {
+            let score = score(window)?;
+            if best.as_ref().is_none_or(|it| score > it.0) {
+                best = Some((score, part.start + span.start..part.start + span.end));
+            }
+            Ok(())
+        })
+    };
+    read(0..text.len())?;
+    let sentences = sentences(text);
+    if sentences.len() > 1 {
+        sentences.into_iter().try_for_each(read)?;
+    }
+    Ok(best)
 }
 
 /// Hands every window of a text (see [`windows`]) to `visit` in order, with its bytes. A window that

@@ -19,8 +19,7 @@ use serde::Deserialize;
 use crate::data::DataError;
 use crate::embed::{
     Calibration, EmbedError, Encoder, EncoderSpec, FORMAT, HASHED_DIM, HASHED_VERSION, HEAD_FILE,
-    Hashed, Head, LABELS, MANIFEST_FILE, Manifest, Onnx, OnnxOptions, WINDOW_OVERLAP, WINDOW_WORDS,
-    sha256_hex, visit_windows,
+    Hashed, Head, LABELS, MANIFEST_FILE, Manifest, Onnx, OnnxOptions, most_suspicious, sha256_hex,
 };
 use crate::seed::{Stream, derive};
 use measure::{flagged, quiet};
@@ -214,12 +213,8 @@ impl Features {
 
     /// The score of the most suspicious window, as it is served; 0 for a text without words.
     fn score_windows(&self, head: &Head, text: &str) -> Result<f32, EmbedError> {
-        let mut best = 0f32;
-        visit_windows(text, WINDOW_WORDS, WINDOW_OVERLAP, |window, _| {
-            best = best.max(head.score_dense(&self.encoder.encode(&[window])?));
-            Ok(())
-        })?;
-        Ok(best)
+        let best = most_suspicious(text, |it| Ok(head.score_dense(&self.encoder.encode(&[it])?)))?;
+        Ok(best.map_or(0.0, |it| it.0))
     }
 }
 
