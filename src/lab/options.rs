@@ -41,7 +41,7 @@ impl Options {
     }
 
     /// `one A, two B, three C, four D`. The letter follows its value, and so it does in a
-    /// reply: models this small learn to go on as a text before did, and not to look backwards.
+    /// reply: going on as a text before did is what models this small learn first.
     pub(super) fn list(&self) -> String {
         let list = (0..self.values.len()).map(|it| self.lettered(it));
         list.collect::<Vec<_>>().join(", ")
