@@ -6,7 +6,7 @@ use std::path::Path;
 use divan::{Bencher, black_box};
 use unlearn_proxy::detect::{Detector, Names, Topic};
 use unlearn_proxy::text::normalise;
-use unlearn_proxy::types::Place;
+use unlearn_proxy::types::{Entity, Place};
 
 /// About thirty tokens.
 const PROMPT: &str = "I read two novels last summer and liked both of them very much. Do you know in which \
@@ -18,7 +18,9 @@ fn main() {
 
 fn names() -> Names {
     let entities = ["Viggo Blaszko", "Esme Zamora", "Ximena Gilmour", "Gemma Okafor"];
-    Names::new(&entities.map(|it| (it.to_owned(), Vec::new()))).expect("the names are usable")
+    let entity =
+        |it: &str| Entity { name: it.to_owned(), aliases: Vec::new(), surrogate: String::new() };
+    Names::new(&entities.map(entity)).expect("the names are usable")
 }
 
 fn topic() -> Topic {

@@ -12,7 +12,7 @@ use std::fmt::Debug;
 
 pub use names::{Names, other_orders};
 pub use neighbours::Neighbours;
-pub use shingles::{Shingles, Watched};
+pub use shingles::Shingles;
 pub use topic::Topic;
 
 use crate::embed::EmbedError;

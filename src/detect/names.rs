@@ -8,7 +8,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::{Detector, DetectorError};
 use crate::text::{Normalised, Scattered, Typos, decode, normalise, respell};
-use crate::types::{Evidence, Place, View};
+use crate::types::{Entity, Evidence, Place, View};
 
 /// Texts that a name may reach into from the one where it begins: past a reply to the next message.
 const REACH: usize = 2;
@@ -31,7 +31,6 @@ pub struct Names {
     scattered: Scattered,
     /// Names cut between two words, by the word before the cut.
     cuts: HashMap<String, Vec<Cut>>,
-    reach: usize,
 }
 
 #[derive(Debug)]
@@ -49,19 +48,19 @@ struct Cut {
 }
 
 impl Names {
-    /// A detector of `(name, aliases)` per entity. Names of several words are also found written as
+    /// A detector of the spellings of entities. Names of several words are also found written as
     /// one and misspelt (see [`Typos`]), those of two words as "Last, First" and "F. Last" too.
     ///
     /// # Errors
     ///
     /// [`DetectorError::EmptyName`], or [`DetectorError::Search`] for gigabytes of names.
-    pub fn new(entities: &[(String, Vec<String>)]) -> Result<Self, DetectorError> {
+    pub fn new(entities: &[Entity]) -> Result<Self, DetectorError> {
         let mut spellings = BTreeSet::new();
-        for (entity, (name, aliases)) in entities.iter().enumerate() {
-            for spelling in [name].into_iter().chain(aliases) {
+        for (entity, it) in entities.iter().enumerate() {
+            for spelling in it.spellings() {
                 let pattern = normalise(spelling).text.trim().to_owned();
                 if !pattern.chars().any(char::is_alphanumeric) {
-                    return Err(DetectorError::EmptyName { entity, name: spelling.clone() });
+                    return Err(DetectorError::EmptyName { entity, name: spelling.to_owned() });
                 }
                 spellings.insert((pattern, entity));
             }
@@ -84,14 +83,7 @@ impl Names {
             typos: Typos::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             scattered: Scattered::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             cuts,
-            reach: REACH,
         })
-    }
-
-    /// The same with another number of texts that a name may reach over; 0 keeps to single texts.
-    #[must_use]
-    pub fn with_reach(self, reach: usize) -> Self {
-        Self { reach, ..self }
     }
 
     fn evidence(&self, place: Place, span: Range<usize>, entity: usize, view: View) -> Evidence {
@@ -239,9 +231,8 @@ impl Detector for Names {
     fn across(&self, texts: &[(Place, String)]) -> Vec<Evidence> {
         let mut seen = Vec::new();
         for (at, (place, text)) in texts.iter().enumerate() {
-            let begun = if self.reach == 0 { Vec::new() } else { self.begun(text) };
-            for (span, cut) in begun {
-                for (next, text) in texts.iter().skip(at + 1).take(self.reach) {
+            for (span, cut) in self.begun(text) {
+                for (next, text) in texts.iter().skip(at + 1).take(REACH) {
                     let view = normalise(text);
                     let mut rests = view.text.match_indices(&cut.rest);
                     let whole = |(start, it): (usize, &str)| {
@@ -321,10 +312,15 @@ fn is_whole(text: &str, span: Range<usize>) -> bool {
 mod tests {
     use super::*;
 
+    fn entity(name: &str, aliases: &[&str]) -> Entity {
+        Entity {
+            name: name.to_owned(),
+            aliases: aliases.iter().map(|it| (*it).to_owned()).collect(),
+            surrogate: String::new(),
+        }
+    }
+
     fn names() -> Names {
-        let entity = |name: &str, aliases: &[&str]| {
-            (name.to_owned(), aliases.iter().map(|it| (*it).to_owned()).collect())
-        };
         Names::new(&[
             entity("Basil Mahfouz", &["BMK"]),
             entity("Ann Lee", &["Ann"]),
@@ -413,12 +409,11 @@ mod tests {
         assert!(across(&names(), &[first, "a", "b", "Mahfouz"]).is_empty());
         assert!(across(&names(), &[first, "Mahfouzian"]).is_empty());
         assert!(across(&names(), &["Basil is a herb", "Mahfouz"]).is_empty());
-        assert!(across(&names().with_reach(0), &[first, "Mahfouz"]).is_empty());
     }
 
     #[test]
     fn a_name_without_letters_is_refused() {
-        let error = Names::new(&[("\u{200B}…".to_owned(), vec![])]).unwrap_err();
+        let error = Names::new(&[entity("\u{200B}…", &[])]).unwrap_err();
         assert!(error.to_string().contains("entity 0"), "{error}");
     }
 

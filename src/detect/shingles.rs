@@ -6,8 +6,7 @@ use super::{Detector, DetectorError};
 use crate::text::normalise;
 use crate::types::{Evidence, Place, View};
 
-/// A longer run of letters counts as several words: some scripts write no spaces, and what is held
-/// back of a reply must have an end.
+/// A longer run of letters counts as several words: some scripts write no spaces.
 const MAX_WORD_CHARS: usize = 64;
 
 /// Finds copies of at least `n + run - 1` words. One changed word costs `n` shingles: this is for
@@ -18,16 +17,6 @@ pub struct Shingles {
     hashes: Vec<u64>,
     n: usize,
     run: usize,
-}
-
-/// What a reply that is still being written shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watched {
-    /// The first copy that is long enough.
-    pub copy: Option<Range<usize>>,
-    /// Bytes from the start that no copy reaches into, whatever follows. Without a copy they end at
-    /// most `n + run - 1` words before the end.
-    pub free: usize,
 }
 
 /// A word of a normalised text.
@@ -57,32 +46,6 @@ impl Shingles {
             return Err(DetectorError::NothingProtected { n });
         }
         Ok(Self { hashes, n, run })
-    }
-
-    /// Looks at a reply, or at what is held back of one, for a window that releases `free` bytes and
-    /// shows the rest again with more text behind it. Unless the reply is `finished`, its last word
-    /// may go on.
-    #[must_use]
-    pub fn watch(&self, text: &str, finished: bool) -> Watched {
-        let view = normalise(text);
-        let mut words = words(&view.text);
-        let reaches_end = words.last().is_some_and(|it| it.span.end == view.text.len());
-        let open = if reaches_end && !finished { words.pop() } else { None };
-        let runs = self.runs(&words);
-        let whole = runs.iter().find(|it| it.len() >= self.run);
-        let copy = whole.map(|it| view.original_span(self.span(&words, it)));
-        if let Some(copy) = copy {
-            return Watched { free: copy.start, copy: Some(copy) };
-        }
-        if finished {
-            return Watched { copy: None, free: text.len() };
-        }
-        // A copy can start with the shingles that the text ends in, or after them.
-        let last = runs.last().filter(|it| it.end + self.n == words.len() + 1);
-        let held = last.map_or(0, ExactSizeIterator::len) + self.n - 1;
-        let first = words.get(words.len().saturating_sub(held)).or(open.as_ref());
-        let free = first.map_or(text.len(), |it| view.original_span(it.span.clone()).start);
-        Watched { copy: None, free }
     }
 
     /// Runs of shingles that are protected, by the words that they start with.
@@ -167,8 +130,6 @@ fn mix(hash: u64, value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     const BOOK: &str = "The cat sat on the mat, and then it went home.";
@@ -211,52 +172,5 @@ mod tests {
         assert!(error.to_string().contains("has 3 words"), "{error}");
         let two = Shingles::new(&["one two".to_owned(), "a b c".to_owned()], 3, 1).unwrap();
         check(&two, "one two a b c", &[("a b c", 1.0)]);
-    }
-
-    #[test]
-    fn a_reply_is_held_back_no_further_than_a_copy_could_start() {
-        let detector = shingles_of(BOOK, 3, 2);
-        let watch = |text: &str| {
-            let seen = detector.watch(text, false);
-            (text.get(seen.free..).unwrap().to_owned(), seen.copy)
-        };
-        // The last two words could start a shingle; the word that may go on waits besides.
-        assert_eq!(watch("x y z w"), ("y z w".to_owned(), None));
-        assert_eq!(watch("x y z w "), ("z w ".to_owned(), None));
-        // "cat sat on" is half a copy.
-        assert_eq!(watch("x cat sat on t"), ("cat sat on t".to_owned(), None));
-        assert_eq!(watch("x cat sat on to "), ("on to ".to_owned(), None));
-        let (held, copy) = watch("x cat sat on the ");
-        assert_eq!((held.as_str(), copy), ("cat sat on the ", Some(2..16)));
-        assert_eq!(watch("the"), ("the".to_owned(), None));
-        assert_eq!(watch(""), (String::new(), None));
-        let done = detector.watch("x cat sat on the", true);
-        assert_eq!(done, Watched { copy: Some(2..16), free: 2 });
-        assert_eq!(detector.watch("x cat sat on", true), Watched { copy: None, free: 12 });
-    }
-
-    proptest! {
-        /// However a text arrives, nothing of its first copy has left before it is seen.
-        #[test]
-        fn no_copy_leaves_in_pieces(
-            picks in proptest::collection::vec(0usize..13, 0..40), step in 1usize..9,
-        ) {
-            let pool: Vec<&str> = BOOK.split(' ').chain(["dog", "ran"]).collect();
-            let text = picks.iter().map(|it| pool[*it]).collect::<Vec<_>>().join(" ");
-            let detector = shingles_of(BOOK, 2, 3);
-            let want = detector.watch(&text, true).copy;
-            let (mut left, mut seen) = (0, None);
-            for end in (step..text.len()).step_by(step).chain([text.len()]) {
-                let held = text.get(left..end).unwrap();
-                let watched = detector.watch(held, end == text.len());
-                if let Some(copy) = watched.copy {
-                    seen = Some(left + copy.start);
-                    break;
-                }
-                prop_assert!(held.len() - watched.free <= 5 * 7 || end == text.len());
-                left += watched.free;
-            }
-            prop_assert_eq!(seen, want.map(|it| it.start));
-        }
     }
 }

@@ -56,7 +56,7 @@ impl Guard {
             };
             match setting {
                 DetectorSetting::Names => {
-                    detectors.push(Arc::new(Names::new(&spellings(&policy)).map_err(failed)?));
+                    detectors.push(Arc::new(Names::new(&policy.entities).map_err(failed)?));
                 }
                 DetectorSetting::Neighbours { texts, encoder, floor, .. } => {
                     let neighbours = Neighbours::load(texts, encoder.as_deref(), *floor);
@@ -161,9 +161,4 @@ fn inspect(
         }
     }
     Ok(looks)
-}
-
-/// Each name with its other spellings.
-fn spellings(policy: &Policy) -> Vec<(String, Vec<String>)> {
-    policy.entities.iter().map(|it| (it.name.clone(), it.aliases.clone())).collect()
 }

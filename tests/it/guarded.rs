@@ -248,8 +248,8 @@ impl Detector for Broken {
 
     fn inspect(&self, place: Place, _: &str) -> Result<Vec<Evidence>, DetectorError> {
         // A name that cannot be looked for is the error at hand that needs no file.
-        let names = [(String::new(), Vec::new())];
-        Names::new(&names)?.inspect(place, "")?;
+        let nobody = Entity { name: String::new(), aliases: Vec::new(), surrogate: String::new() };
+        Names::new(&[nobody])?.inspect(place, "")?;
         unreachable!("an empty name was accepted")
     }
 }

@@ -277,9 +277,12 @@ fn detect(args: &DetectArgs) -> anyhow::Result<String> {
     let mut samples = Vec::new();
     for path in &args.forget {
         let sample = Sample::read(path, &args.field)?;
-        samples.push(sample.clone());
-        samples.extend(args.disguises.then(|| sample.disguised()).into_iter().flatten());
         samples.extend(templates.iter().map(|it| sample.wrapped(it, 4)));
+        if args.disguises {
+            samples.extend(sample.disguised());
+        } else {
+            samples.push(sample);
+        }
     }
     let forgotten = samples.len();
     for path in &args.other {
