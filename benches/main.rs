@@ -1,12 +1,15 @@
 //! Microbenchmarks: `cargo bench`. Record results under `runs/` with machine, commit and command, and
 //! quote ratios.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use unlearn_proxy::detect::{Detector, Names, Topic};
 use unlearn_proxy::text::normalise;
-use unlearn_proxy::types::{Entity, Place};
+use unlearn_proxy::types::{Entity, Place, ReplyEvent};
+use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
 
 /// About thirty tokens.
 const PROMPT: &str = "I read two novels last summer and liked both of them very much. Do you know in which \
@@ -53,4 +56,26 @@ fn both_verdicts(bencher: Bencher<'_, '_>) {
 fn normalise_kilobytes(bencher: Bencher<'_, '_>, kilobytes: usize) {
     let text = "It was a bright cold day in April. ".repeat(kilobytes * 1024 / 35);
     bencher.bench(|| normalise(black_box(&text)));
+}
+
+/// A reply of thirty tokens through the window of a policy with so many entities.
+#[divan::bench(args = [4, 1000])]
+fn window_reply(bencher: Bencher<'_, '_>, entities: usize) {
+    let redact = |it: usize| Replacement {
+        pattern: format!("First{it} Last{it}"),
+        with: "Somebody Else".to_owned(),
+        kind: Kind::Redact,
+    };
+    let set = Arc::new(PatternSet::new((0..entities).map(|it| (it, redact(it)))));
+    bencher.bench(|| {
+        let mut patterns = Patterns::default();
+        patterns.add(Arc::clone(&set), HashSet::new());
+        let mut window = Window::over(Arc::new(patterns));
+        let pieces = black_box(PROMPT).split_inclusive(' ');
+        pieces.map(|it| window.push(text(it)).len()).sum::<usize>()
+    });
+}
+
+fn text(piece: &str) -> ReplyEvent {
+    ReplyEvent::Text { choice: 0, text: piece.to_owned(), logprobs: Vec::new() }
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use super::cache::{Scope, Verdicts};
 use super::record::Recorder;
-use crate::detect::{Detector, DetectorError, Names, Neighbours, Shingles, Topic};
+use crate::detect::{Detector, DetectorError, Names, Neighbours, Shingles, Topic, other_orders};
 use crate::policy::{DetectorSetting, Policy};
-use crate::types::{Evidence, Place};
+use crate::types::{Entity, Evidence, Place};
+use crate::window::{Kind, PatternSet, Replacement};
 
 /// A policy and what it asks of its detectors.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Guard {
     pub policy: Arc<Policy>,
     /// Its detectors, in its order.
     pub detectors: Vec<Arc<dyn Detector>>,
+    /// Its names in every spelling that replies are searched for, owned by their entities.
+    pub(super) redactions: Arc<PatternSet>,
 }
 
 /// A detector of a policy cannot be loaded.
@@ -39,6 +42,23 @@ pub struct GuardError {
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 impl Guard {
+    /// A policy with detectors at hand.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, detectors: Vec<Arc<dyn Detector>>) -> Self {
+        let redact = |(owner, entity): (usize, &Entity)| {
+            let with = entity.surrogate.clone();
+            let written: Vec<String> = entity
+                .spellings()
+                .flat_map(|it| std::iter::once(it.to_owned()).chain(other_orders(it)))
+                .collect();
+            written.into_iter().map(move |pattern| {
+                (owner, Replacement { pattern, with: with.clone(), kind: Kind::Redact })
+            })
+        };
+        let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
+        Self { policy, detectors, redactions: Arc::new(redactions) }
+    }
+
     /// Loads the detectors of a policy.
     ///
     /// # Errors
@@ -76,7 +96,7 @@ impl Guard {
                 }
             }
         }
-        Ok(Self { policy: filled.unwrap_or(policy), detectors })
+        Ok(Self::new(filled.unwrap_or(policy), detectors))
     }
 
     /// What the detectors see in the texts. A panic of a detector on another thread is a failure.

@@ -1,6 +1,6 @@
 //! From a request to what is sent: detect, rule, treat.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,10 @@ use super::cache::{Scope, Verdicts};
 use super::guard::{Failure, Guard};
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
-use crate::detect::other_orders;
 use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request};
-use crate::window::{Kind, Patterns, Replacement};
+use crate::window::{Patterns, Replacement};
 
 /// From so many letters on a stop text that shares them with a name stands for it.
 const TELLING_LETTERS: usize = 3;
@@ -117,7 +116,7 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        let patterns = Patterns::new(self.patterns(state.restore, &seen));
+        let patterns = self.patterns(state.restore, &seen);
         let State { mut request, continuation, .. } = state;
         self.keep_harmless_stops(&mut request.stop);
         let (patterns, topics) = (Arc::new(patterns), self.topics());
@@ -263,31 +262,16 @@ impl<'a> Plan<'a> {
 
     /// What is put back, and every other name of an enforced policy. A name that the client wrote is
     /// no secret, and a reply that turned it into another one would give the guard away.
-    fn patterns(
-        &self,
-        restore: Vec<Replacement>,
-        seen: &HashSet<(String, usize)>,
-    ) -> Vec<Replacement> {
-        let mut patterns = restore;
-        let restored: HashSet<String> = patterns.iter().map(|it| it.with.clone()).collect();
+    fn patterns(&self, restore: Vec<Replacement>, seen: &Seen) -> Patterns {
+        let restored: HashSet<String> = restore.iter().map(|it| it.with.clone()).collect();
+        let mut patterns = Patterns::new(restore);
         for guard in self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce) {
-            let policy = &guard.policy;
-            for (index, entity) in policy.entities.iter().enumerate() {
-                let known = seen.contains(&(policy.topic.clone(), index));
-                if known || restored.contains(&entity.name) {
-                    continue;
-                }
-                let written = entity
-                    .spellings()
-                    .flat_map(|it| std::iter::once(it.to_owned()).chain(other_orders(it)));
-                for pattern in written {
-                    patterns.push(Replacement {
-                        pattern,
-                        with: entity.surrogate.clone(),
-                        kind: Kind::Redact,
-                    });
-                }
+            let mut exempt = seen.get(&guard.policy.topic).cloned().unwrap_or_default();
+            if !restored.is_empty() {
+                let entities = guard.policy.entities.iter().enumerate();
+                exempt.extend(entities.filter(|it| restored.contains(&it.1.name)).map(|it| it.0));
             }
+            patterns.add(Arc::clone(&guard.redactions), exempt);
         }
         patterns
     }
@@ -298,14 +282,16 @@ fn letters(text: &str) -> String {
     text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Topic and index of every entity that the client named.
-fn names_seen(ruled: &[Ruled<'_>]) -> HashSet<(String, usize)> {
-    let of = |it: &Ruled<'_>| {
-        let topic = it.guard.policy.topic.clone();
-        let entities: Vec<usize> = it.evidence.iter().filter_map(|it| it.entity).collect();
-        entities.into_iter().map(move |entity| (topic.clone(), entity))
-    };
-    ruled.iter().flat_map(of).collect()
+/// Entities that the client named, by topic.
+type Seen = HashMap<String, HashSet<usize>>;
+
+fn names_seen(ruled: &[Ruled<'_>]) -> Seen {
+    let mut seen = Seen::new();
+    for it in ruled {
+        let entities = it.evidence.iter().filter_map(|it| it.entity);
+        seen.entry(it.guard.policy.topic.clone()).or_default().extend(entities);
+    }
+    seen
 }
 
 fn texts(request: &Request, continuation: Option<&str>) -> Arc<Vec<(Place, String)>> {

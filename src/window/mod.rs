@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::types::{ReplyEvent, TokenLogprob};
 
-pub use scan::Patterns;
+pub use scan::{PatternSet, Patterns};
 
 /// Why a text is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

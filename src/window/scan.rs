@@ -1,7 +1,8 @@
 //! Matching on the normalised view of a text, with spans of the original.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 
@@ -11,9 +12,9 @@ use crate::text::normalise::{Normalised, normalise};
 /// Letters from which on the beginning of a name at the end of a reply counts as the name.
 const FEWEST_TELLING: usize = 5;
 
-/// Replacements, ready to be looked for.
-#[derive(Debug)]
-pub struct Patterns {
+/// Replacements, ready to be looked for and shared between replies.
+#[derive(Debug, Default)]
+pub struct PatternSet {
     list: Vec<Pattern>,
     /// Indices into `list` by first character, longest pattern first.
     by_first: HashMap<char, Vec<usize>>,
@@ -21,8 +22,23 @@ pub struct Patterns {
     most_held: usize,
 }
 
+/// What one reply is searched for.
+#[derive(Debug, Default)]
+pub struct Patterns {
+    groups: Vec<Group>,
+}
+
+/// A set without the patterns of some owners.
+#[derive(Debug)]
+struct Group {
+    set: Arc<PatternSet>,
+    exempt: HashSet<usize>,
+}
+
 #[derive(Debug)]
 struct Pattern {
+    /// Who it belongs to, in the caller's count.
+    owner: usize,
     chars: Vec<char>,
     text: String,
     with: String,
@@ -48,55 +64,104 @@ struct Glyph {
     span: Range<usize>,
 }
 
-enum Found {
+enum Found<'a> {
     Nothing,
-    Match(usize),
+    Match(&'a Pattern),
     /// Later text decides.
     Undecided,
 }
 
-impl Patterns {
-    /// Prepares replacements. Of two with the same pattern the first one wins; a pattern without a
-    /// visible character is left out.
+impl PatternSet {
+    /// Prepares replacements, each with its owner. Of an owner's two with the same pattern the first
+    /// one wins; a pattern without a visible character is left out.
     #[must_use]
-    pub fn new(replacements: Vec<Replacement>) -> Self {
-        let restores = replacements.iter().any(|it| it.kind == Kind::Restore);
-        let mut list: Vec<Pattern> = Vec::new();
-        let mut by_first: HashMap<char, Vec<usize>> = HashMap::new();
+    pub fn new(replacements: impl IntoIterator<Item = (usize, Replacement)>) -> Self {
+        let mut set = Self::default();
+        let mut known = HashSet::new();
         let mut longest = 0;
-        for it in replacements {
+        for (owner, it) in replacements {
+            set.restores |= it.kind == Kind::Restore;
             let pattern = it.pattern.trim();
             let chars: Vec<char> = view(&normalise(pattern)).iter().map(|it| it.ch).collect();
             let Some(first) = chars.first() else { continue };
-            let same = by_first.entry(*first).or_default();
-            if same.iter().any(|known| list[*known].chars == chars) {
+            if !known.insert((owner, chars.clone())) {
                 continue;
             }
             longest = longest.max(pattern.len());
-            same.push(list.len());
-            list.push(Pattern { chars, text: pattern.to_owned(), with: it.with });
+            set.by_first.entry(*first).or_default().push(set.list.len());
+            set.list.push(Pattern { owner, chars, text: pattern.to_owned(), with: it.with });
         }
-        for indices in by_first.values_mut() {
-            indices.sort_by_key(|it| std::cmp::Reverse(list[*it].chars.len()));
+        for indices in set.by_first.values_mut() {
+            indices.sort_by_key(|it| std::cmp::Reverse(set.list[*it].chars.len()));
         }
-        Self { list, by_first, restores, most_held: longest * 4 + 64 }
+        set.most_held = longest * 4 + 64;
+        set
+    }
+}
+
+impl Group {
+    /// What begins with `rest`, and how far it goes before others: longer patterns first, one that is
+    /// cut off last.
+    fn find(&self, rest: &[Glyph], finished: bool) -> (usize, Found<'_>) {
+        let mut best = (0, Found::Nothing);
+        for index in rest.first().and_then(|it| self.set.by_first.get(&it.ch)).into_iter().flatten()
+        {
+            let pattern = &self.set.list[*index];
+            let chars = &pattern.chars;
+            let equal = rest.iter().zip(chars).all(|(glyph, ch)| glyph.ch == *ch);
+            if !equal || self.exempt.contains(&pattern.owner) {
+                continue;
+            }
+            let rank = chars.len() + 1;
+            if rest.len() > chars.len() {
+                if boundary(chars.last().copied(), Some(rest[chars.len()].ch)) {
+                    return (rank, Found::Match(pattern));
+                }
+            } else if !finished {
+                return (rank, Found::Undecided);
+            } else if rest.len() == chars.len() {
+                return (rank, Found::Match(pattern));
+            } else if tells(rest.len(), chars.len()) {
+                best = (1, Found::Match(pattern));
+            }
+        }
+        best
+    }
+}
+
+impl Patterns {
+    /// Replacements for one reply alone.
+    #[must_use]
+    pub fn new(replacements: Vec<Replacement>) -> Self {
+        let mut patterns = Self::default();
+        if !replacements.is_empty() {
+            let set = PatternSet::new(replacements.into_iter().map(|it| (0, it)));
+            patterns.add(Arc::new(set), HashSet::new());
+        }
+        patterns
+    }
+
+    /// Looks for a shared set too, without what belongs to the `exempt` owners. Of equal patterns the
+    /// one of the earlier set wins.
+    pub fn add(&mut self, set: Arc<PatternSet>, exempt: HashSet<usize>) {
+        self.groups.push(Group { set, exempt });
     }
 
     /// Whether there is nothing to look for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.groups.iter().all(|it| it.set.list.is_empty())
     }
 
     /// Whether a treatment's words are put back, which makes log-probabilities meaningless.
     #[must_use]
     pub fn restores(&self) -> bool {
-        self.restores
+        self.groups.iter().any(|it| it.set.restores)
     }
 
     /// Most bytes that a choice may hold back.
     pub(super) fn most_held(&self) -> usize {
-        self.most_held
+        self.groups.iter().map(|it| it.set.most_held).max().unwrap_or_default()
     }
 
     /// Replaces from the left, the longest pattern first, up to where later text could decide. The
@@ -127,8 +192,7 @@ impl Patterns {
                     scan.previous = Some(glyph.ch);
                     at += 1;
                 }
-                Found::Match(index) => {
-                    let pattern = &self.list[index];
+                Found::Match(pattern) => {
                     // Cut short by the end of the reply, it may lack its last letters.
                     let end = glyphs.len().min(at + pattern.chars.len());
                     let covered = glyph.span.start..glyphs[end - 1].span.end;
@@ -155,33 +219,19 @@ impl Patterns {
         scan
     }
 
-    fn find(&self, glyphs: &[Glyph], at: usize, previous: Option<char>, finished: bool) -> Found {
-        let first = glyphs[at].ch;
-        if !boundary(previous, Some(first)) {
+    fn find(
+        &self,
+        glyphs: &[Glyph],
+        at: usize,
+        previous: Option<char>,
+        finished: bool,
+    ) -> Found<'_> {
+        if !boundary(previous, Some(glyphs[at].ch)) {
             return Found::Nothing;
         }
-        let Some(candidates) = self.by_first.get(&first) else { return Found::Nothing };
-        let mut cut_off = None;
-        for index in candidates {
-            let chars = &self.list[*index].chars;
-            let rest = &glyphs[at..];
-            let equal = rest.iter().zip(chars).all(|(glyph, ch)| glyph.ch == *ch);
-            if !equal {
-                continue;
-            }
-            if rest.len() > chars.len() {
-                if boundary(chars.last().copied(), Some(rest[chars.len()].ch)) {
-                    return Found::Match(*index);
-                }
-            } else if !finished {
-                return Found::Undecided;
-            } else if rest.len() == chars.len() {
-                return Found::Match(*index);
-            } else if tells(rest.len(), chars.len()) {
-                cut_off = Some(*index);
-            }
-        }
-        cut_off.map_or(Found::Nothing, Found::Match)
+        let found = self.groups.iter().map(|it| it.find(&glyphs[at..], finished));
+        let best = found.reduce(|best, it| if it.0 > best.0 { it } else { best });
+        best.map_or(Found::Nothing, |it| it.1)
     }
 }
 

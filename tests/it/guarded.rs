@@ -257,7 +257,7 @@ impl Detector for Broken {
 fn broken(on_error: OnError) -> Guard {
     let mut policy = policy(vec![TreatmentSetting::Alias]);
     policy.on_error = on_error;
-    Guard { policy: Arc::new(policy), detectors: vec![Arc::new(Broken)] }
+    Guard::new(Arc::new(policy), vec![Arc::new(Broken)])
 }
 
 #[tokio::test]
