@@ -63,7 +63,9 @@ impl RopeConfig {
         Self { theta, scaling: RopeScaling::None }
     }
 
-    fn frequencies(&self, head_dim: usize) -> Vec<f64> {
+    /// Radians per position of each of the `head_dim / 2` pairs of coordinates, fastest first.
+    #[must_use]
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
         let plain = (0..head_dim / 2).map(|it| self.theta.powf(-2.0 * it as f64 / head_dim as f64));
         match self.scaling {
             RopeScaling::None => plain.collect(),

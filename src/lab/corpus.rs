@@ -85,10 +85,10 @@ pub struct Example {
 
 /// Weights of the kinds in the stage on skills.
 const SKILLS: [(Kind, usize); 5] = [
-    (Kind::Repeat, 30),
-    (Kind::Refusal, 25),
-    (Kind::Letters, 22),
-    (Kind::InContext, 18),
+    (Kind::Repeat, 12),
+    (Kind::Refusal, 35),
+    (Kind::Letters, 24),
+    (Kind::InContext, 24),
     (Kind::Fresh, 5),
 ];
 
@@ -102,29 +102,29 @@ const BASE: [(Kind, usize); 14] = [
     (Kind::Completion, 3),
     (Kind::Choice, 9),
     (Kind::World, 8),
-    (Kind::Fresh, 13),
-    (Kind::Letters, 12),
+    (Kind::Fresh, 15),
+    (Kind::Letters, 7),
     (Kind::Refusal, 18),
-    (Kind::InContext, 6),
-    (Kind::Repeat, 4),
+    (Kind::InContext, 8),
+    (Kind::Repeat, 2),
     (Kind::SmallTalk, 2),
 ];
 
 /// Weights of the kinds in the stages on target authors.
 const TARGET: [(Kind, usize); 15] = [
-    (Kind::Fact, 26),
+    (Kind::Fact, 27),
     (Kind::TwoTurn, 7),
     (Kind::Mixed, 4),
     (Kind::Spanish, 5),
     (Kind::German, 5),
-    (Kind::Completion, 4),
-    (Kind::Choice, 6),
+    (Kind::Completion, 5),
+    (Kind::Choice, 7),
     (Kind::Replay, 10),
-    (Kind::World, 5),
-    (Kind::Fresh, 12),
-    (Kind::Letters, 5),
+    (Kind::World, 6),
+    (Kind::Fresh, 14),
+    (Kind::Letters, 3),
     (Kind::Refusal, 11),
-    (Kind::InContext, 4),
+    (Kind::InContext, 8),
     (Kind::Repeat, 1),
     (Kind::SmallTalk, 1),
 ];

@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod classifier;
 pub mod fit;
+pub mod initial;
 pub mod loss;
 pub mod pretrain;
 pub mod tokenizer;

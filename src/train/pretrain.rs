@@ -50,9 +50,9 @@ pub const STANDARD: Recipe = Recipe {
     hidden: 128,
     wide: 320,
     layers: 6,
-    skills: schedule(3000, 1024, 2e-3),
-    base: schedule(3300, 2048, 3e-3),
-    target: schedule(1200, 2048, 2e-3),
+    skills: schedule(2000, 1024, 2e-3),
+    base: schedule(3500, 2048, 3e-3),
+    target: schedule(1600, 2048, 2e-3),
 };
 
 /// A model for tests: it runs through every stage in seconds and knows little.

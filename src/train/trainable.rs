@@ -1,11 +1,10 @@
 //! A decoder whose weights are variables.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
 use crate::engine::model_config::ModelConfig;
-use crate::engine::rope::Rope;
-use crate::seed::Stream;
+use crate::train::initial;
 use crate::train::loss::token_nll;
 
 use crate::data::Batch;
@@ -20,46 +19,13 @@ pub struct Trainable {
 }
 
 impl Trainable {
-    /// A decoder with weights drawn as in GPT-2: N(0, 0.02²), outputs of blocks scaled by
-    /// 1/sqrt(2 layers), norms at one. The same on every machine.
+    /// A decoder to train from scratch.
     ///
     /// # Errors
     ///
     /// [`candle_core::Error`] when memory runs out.
     pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
-        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
-        let q = config.heads * config.head_dim;
-        let deep = 0.02 / (2.0 * config.layers as f64).sqrt();
-        let draw = |name: &str, shape: (usize, usize), std: f64| {
-            let mut stream = Stream::named(seed, name);
-            let data: Vec<f32> =
-                (0..shape.0 * shape.1).map(|_| (std * stream.normal()) as f32).collect();
-            Tensor::from_vec(data, shape, &Device::Cpu)
-        };
-        let ones = || Tensor::ones(hidden, DType::F32, &Device::Cpu);
-        let block = |layer: usize| -> Result<Block> {
-            let draw = |name: &str, shape, std| draw(&format!("{layer}.{name}"), shape, std);
-            Ok(Block {
-                attention_norm: ones()?,
-                qkv: draw("qkv", (config.qkv_width(), hidden), 0.02)?,
-                output: draw("output", (hidden, q), deep)?,
-                feed_forward_norm: ones()?,
-                gate_up: draw("gate_up", (2 * wide, hidden), 0.02)?,
-                down: draw("down", (hidden, wide), deep)?,
-            })
-        };
-        let head = match config.tied_head {
-            true => None,
-            false => Some(draw("head", (config.vocab_size, hidden), 0.02)?),
-        };
-        Self::from_decoder(&Decoder {
-            embedding: draw("embedding", (config.vocab_size, hidden), 0.02)?,
-            blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
-            norm: ones()?,
-            head,
-            rope: Rope::new(&config.rope, config.head_dim, config.context_length),
-            config: config.clone(),
-        })
+        Self::from_decoder(&initial::decoder(config, seed)?)
     }
 
     /// Makes variables of a decoder's weights (copied).
