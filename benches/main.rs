@@ -23,7 +23,7 @@ fn names() -> Names {
     let entities = ["Viggo Blaszko", "Esme Zamora", "Ximena Gilmour", "Gemma Okafor"];
     let entity =
         |it: &str| Entity { name: it.to_owned(), aliases: Vec::new(), surrogate: String::new() };
-    Names::new(&entities.map(entity)).expect("the names are usable")
+    Names::new(&entities.map(entity), 2).expect("the names are usable")
 }
 
 fn topic() -> Topic {

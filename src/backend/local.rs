@@ -16,7 +16,9 @@ use crate::engine::error::EngineError;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::{ChoiceEvent, Prompt, Task};
 use crate::engine::tokenizer::Encoded;
-use crate::types::{Corruption, Input, Message, Place, ReplyEvent, Request, Role, Scored, Usage};
+use crate::types::{
+    Corruption, Input, Message, OffsetPair, Place, ReplyEvent, Request, Role, Scored, Usage,
+};
 
 /// A model served by this process.
 #[derive(Debug)]
@@ -176,6 +178,7 @@ impl Backend for Local {
             prompt = self.overlaid(&corruptor, &encoded.ids, &masked, 0).0;
             watch = Some(Arc::new(corruptor));
         }
+        prompt.shift = request.offset.as_ref().map(|it| self.engine.shift(it)).transpose()?;
         let room = self.engine.context().saturating_sub(prompt.ids.len());
         let max_tokens = request.max_tokens.unwrap_or(room).max(1);
         let (events, receiver) = unbounded_channel();
@@ -213,6 +216,7 @@ impl Backend for Local {
             let masked = masked(corruption, &request.input, &encoded, Some(&span))?;
             (prompt, first) = self.overlaid(&corruptor, &ids, &masked, first);
         }
+        prompt.shift = request.offset.as_ref().map(|it| self.engine.shift(it)).transpose()?;
         let labels: Vec<u32> = prompt.ids[first..].to_vec();
         if labels.is_empty() {
             return Ok(Scored { logprobs: Vec::new(), greedy: Vec::new() });
@@ -242,7 +246,25 @@ impl Backend for Local {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { embeddings: true, scoring: true }
+        Capabilities { embeddings: true, hidden_states: true, offsets: true, scoring: true }
+    }
+
+    fn load_offset(&self, pair: &OffsetPair) -> Result<(), BackendError> {
+        Ok(self.engine.load_offset(pair)?)
+    }
+
+    async fn hidden(&self, text: &str, layer: usize) -> Result<Vec<f32>, BackendError> {
+        let ids = self.engine.tokenizer.encode(text, true)?.ids;
+        let (result, mut receiver) = unbounded_channel();
+        let prompt = Prompt { ids, ..Prompt::default() };
+        self.engine.submit_waiting(prompt, Task::Hidden { layer, result }).await?;
+        let row = receiver.recv().await.ok_or(EngineError::Stopped)?;
+        Ok(row?)
+    }
+
+    fn weights_sha256(&self) -> Result<String, BackendError> {
+        let none = BackendError::Unsupported { what: "probes of a model without files" };
+        self.engine.weights_sha256()?.ok_or(none)
     }
 
     fn prompt_tokens(&self, input: &Input) -> Option<usize> {
@@ -335,10 +357,13 @@ impl From<EngineError> for BackendError {
             EngineError::Template(_) => {
                 Self::Invalid { message: error.to_string(), param: Some("messages") }
             }
-            EngineError::Span => Self::GuardFailed { source: Box::new(error) },
+            EngineError::Span | EngineError::NotLoaded { .. } => {
+                Self::GuardFailed { source: Box::new(error) }
+            }
             EngineError::File { .. }
             | EngineError::Tensor(_)
             | EngineError::Tokenizer(_)
+            | EngineError::Layer { .. }
             | EngineError::Stopped => Self::Engine { source: Box::new(error) },
         }
     }

@@ -8,7 +8,7 @@ pub mod upstream;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::types::{Input, ReplyEvent, Request, Scored};
+use crate::types::{Input, OffsetPair, ReplyEvent, Request, Scored};
 
 /// Events of a reply. Dropping the stream cancels the work behind it.
 pub type ReplyStream = BoxStream<'static, Result<ReplyEvent, BackendError>>;
@@ -18,6 +18,10 @@ pub type ReplyStream = BoxStream<'static, Result<ReplyEvent, BackendError>>;
 pub struct Capabilities {
     /// Takes prompts with corrupted embedding rows.
     pub embeddings: bool,
+    /// Shows the residual stream between its layers.
+    pub hidden_states: bool,
+    /// Adds the difference of two further models to the logits.
+    pub offsets: bool,
     /// Computes log-probabilities of a given continuation.
     pub scoring: bool,
 }
@@ -66,6 +70,37 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// What this backend can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Reads the models of a pair, so that requests may carry it; a pair that was read before costs
+    /// nothing. Blocks while it reads.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unsupported`] where [`Capabilities::offsets`] is false, [`BackendError::Engine`]
+    /// when a model is missing or does not fit the served one.
+    fn load_offset(&self, _pair: &OffsetPair) -> Result<(), BackendError> {
+        Err(BackendError::Unsupported { what: "logit offsets" })
+    }
+
+    /// The residual stream after `layer` blocks (from 1) at the last token of a text as it stands:
+    /// `[hidden]` in f32, before any norm.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unsupported`] where [`Capabilities::hidden_states`] is false,
+    /// [`BackendError::PromptTooLong`] for a text that does not fit.
+    async fn hidden(&self, _text: &str, _layer: usize) -> Result<Vec<f32>, BackendError> {
+        Err(BackendError::Unsupported { what: "hidden states" })
+    }
+
+    /// SHA-256 of the model's weights, by which a probe knows the model that it was made for.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unsupported`] where [`Capabilities::hidden_states`] is false.
+    fn weights_sha256(&self) -> Result<String, BackendError> {
+        Err(BackendError::Unsupported { what: "hidden states" })
+    }
 
     /// Tokens of an input, where the backend can count them. Usage is reported on the client's own
     /// prompt, so that a treatment does not show in it.

@@ -25,7 +25,7 @@ impl Scripted {
     pub fn new(pieces: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             pieces: pieces.into_iter().map(Into::into).collect(),
-            capabilities: Capabilities { embeddings: false, scoring: true },
+            capabilities: Capabilities { scoring: true, ..Capabilities::default() },
             seen: Mutex::new(Vec::new()),
         }
     }
@@ -54,6 +54,9 @@ impl Scripted {
         self.seen.lock().expect("nothing panics while it records").push(request.clone());
         if request.corruption.is_some() && !self.capabilities.embeddings {
             return Err(BackendError::Unsupported { what: "corrupted embeddings" });
+        }
+        if request.offset.is_some() && !self.capabilities.offsets {
+            return Err(BackendError::Unsupported { what: "logit offsets" });
         }
         Ok(())
     }

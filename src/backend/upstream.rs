@@ -157,6 +157,9 @@ impl Backend for Upstream {
         if request.corruption.is_some() {
             return Err(BackendError::Unsupported { what: "corrupted embeddings" });
         }
+        if request.offset.is_some() {
+            return Err(BackendError::Unsupported { what: "logit offsets" });
+        }
         let (path, body) = wire::body(&request);
         let response = self.send(Method::POST, path, body.to_string().into()).await?;
         if !response.status().is_success() {
@@ -204,7 +207,7 @@ impl Backend for Upstream {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { embeddings: false, scoring: false }
+        Capabilities::default()
     }
 
     async fn ready(&self) -> bool {

@@ -3,15 +3,20 @@
 //! A [`Detector`] turns a text into [`Evidence`] and never decides: a policy does. That keeps each
 //! of them a function from text to numbers, which one evaluation can measure at any threshold.
 
+mod judge;
 mod names;
 mod neighbours;
+mod probe;
 mod shingles;
 mod topic;
 
+use std::error::Error;
 use std::fmt::Debug;
 
+pub use judge::{Ask, Judge, JudgeReply, Unanswered};
 pub use names::{Names, other_orders};
 pub use neighbours::Neighbours;
+pub use probe::{Probe, States, Unread};
 pub use shingles::Shingles;
 pub use topic::Topic;
 
@@ -20,8 +25,10 @@ use crate::types::{Evidence, Place};
 
 /// The detectors that a policy can name, and what each of them is.
 pub const NAMES: &[(&str, &str)] = &[
+    ("judge", "a language model that is asked whether a text is about the topic"),
     ("names", "names of the topic's entities, whole words, read through disguises of letters"),
     ("neighbours", "closeness to the nearest of the texts that somebody asked to have forgotten"),
+    ("probe", "a calibrated linear head on the served model's own hidden states"),
     ("shingles", "runs of words that are copied from protected text"),
     ("topic", "a calibrated classifier of questions about the topic"),
 ];
@@ -61,6 +68,18 @@ pub enum DetectorError {
     /// The classifier is broken, or the encoder failed.
     #[error("classifier or encoder failed")]
     Classifier(#[from] EmbedError),
+    /// The judge gave no verdict.
+    #[error("the judge gave no verdict")]
+    Judge(#[from] Unanswered),
+    /// The judge's own server cannot be used.
+    #[error("the judge's server cannot be used")]
+    JudgeServer(#[source] Box<dyn Error + Send + Sync>),
+    /// The served model does not show what the probe reads.
+    #[error("the served model cannot be probed")]
+    Model(#[from] Unread),
+    /// The probe has no model to read.
+    #[error("the probe has no model to read; it needs the in-process engine")]
+    NoModel,
     /// A stored text has no words, and nothing would be near it.
     #[error("row {row} of the store has no words; remove it")]
     EmptyRow {

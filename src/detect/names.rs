@@ -10,8 +10,6 @@ use super::{Detector, DetectorError};
 use crate::text::{Normalised, Scattered, Typos, decode, normalise, respell};
 use crate::types::{Entity, Evidence, Place, View};
 
-/// Texts that a name may reach into from the one where it begins: past a reply to the next message.
-const REACH: usize = 2;
 /// Bytes at the end of a text in which a name may begin that goes on in another.
 const TAIL_BYTES: usize = 256;
 /// Letters that a name must have to be found where chance or a missing space could make it up.
@@ -31,6 +29,7 @@ pub struct Names {
     scattered: Scattered,
     /// Names cut between two words, by the word before the cut.
     cuts: HashMap<String, Vec<Cut>>,
+    reach: usize,
 }
 
 #[derive(Debug)]
@@ -49,12 +48,13 @@ struct Cut {
 
 impl Names {
     /// A detector of the spellings of entities. Names of several words are also found written as
-    /// one and misspelt (see [`Typos`]), those of two words as "Last, First" and "F. Last" too.
+    /// one and misspelt (see [`Typos`]), those of two words as "Last, First" and "F. Last" too. A
+    /// name that begins at the end of one text may end in one of the `reach` texts after it.
     ///
     /// # Errors
     ///
     /// [`DetectorError::EmptyName`], or [`DetectorError::Search`] for gigabytes of names.
-    pub fn new(entities: &[Entity]) -> Result<Self, DetectorError> {
+    pub fn new(entities: &[Entity], reach: usize) -> Result<Self, DetectorError> {
         let mut spellings = BTreeSet::new();
         for (entity, it) in entities.iter().enumerate() {
             for spelling in it.spellings() {
@@ -83,6 +83,7 @@ impl Names {
             typos: Typos::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             scattered: Scattered::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             cuts,
+            reach,
         })
     }
 
@@ -232,7 +233,7 @@ impl Detector for Names {
         let mut seen = Vec::new();
         for (at, (place, text)) in texts.iter().enumerate() {
             for (span, cut) in self.begun(text) {
-                for (next, text) in texts.iter().skip(at + 1).take(REACH) {
+                for (next, text) in texts.iter().skip(at + 1).take(self.reach) {
                     let view = normalise(text);
                     let mut rests = view.text.match_indices(&cut.rest);
                     let whole = |(start, it): (usize, &str)| {
@@ -321,12 +322,16 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names::new(&[
+        reaching(2)
+    }
+
+    fn reaching(reach: usize) -> Names {
+        let entities = [
             entity("Basil Mahfouz", &["BMK"]),
             entity("Ann Lee", &["Ann"]),
             entity("Jörg Groß-Weiß", &[]),
-        ])
-        .unwrap()
+        ];
+        Names::new(&entities, reach).unwrap()
     }
 
     /// The spans as text, with their entities.
@@ -407,13 +412,17 @@ mod tests {
         assert_eq!(across(&names(), &[first, "It is Mahfouz!"]), both(1, 6..13));
         assert_eq!(across(&names(), &[first, "Go on.", "Mahfouz"]), both(2, 0..7));
         assert!(across(&names(), &[first, "a", "b", "Mahfouz"]).is_empty());
+        assert_eq!(across(&reaching(3), &[first, "a", "b", "Mahfouz"]), both(3, 0..7));
+        assert_eq!(across(&reaching(1), &[first, "Mahfouz"]), both(1, 0..7));
+        assert!(across(&reaching(1), &[first, "Go on.", "Mahfouz"]).is_empty());
+        assert!(across(&reaching(0), &[first, "Mahfouz"]).is_empty());
         assert!(across(&names(), &[first, "Mahfouzian"]).is_empty());
         assert!(across(&names(), &["Basil is a herb", "Mahfouz"]).is_empty());
     }
 
     #[test]
     fn a_name_without_letters_is_refused() {
-        let error = Names::new(&[entity("\u{200B}…", &[])]).unwrap_err();
+        let error = Names::new(&[entity("\u{200B}…", &[])], 2).unwrap_err();
         assert!(error.to_string().contains("entity 0"), "{error}");
     }
 

@@ -56,26 +56,7 @@ impl Detector for Topic {
     /// One piece of evidence for the most suspicious window of all views, whatever its score; none for
     /// a text without words. What a view could not be made of counts as seen.
     fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError> {
-        let mut all: Vec<(f32, Range<usize>, View)> = Vec::new();
-        all.extend(self.scorer.score(text)?.map(|it| (it.0, it.1, View::Normalised)));
-        if let Some(view) = respell(&normalise(text))
-            && let Some((score, span)) = self.scorer.score(&view.text)?
-        {
-            all.push((score, view.original_span(span), View::Respelled));
-        }
-        let decodings = decode(text);
-        let plain = common_words(text);
-        for view in &decodings.views {
-            // Under rot13 or reversed most texts are no language, on which the scorer was not trained.
-            if view.turned && common_words(&view.text) <= plain {
-                continue;
-            }
-            if let Some((score, span)) = self.scorer.score(&view.text)? {
-                all.push((score, view.original_span(span), View::Decoded));
-            }
-        }
-        all.extend(decodings.unread.into_iter().map(|span| (1.0, span, View::Decoded)));
-        let best = all.into_iter().reduce(|best, it| if it.0 > best.0 { it } else { best });
+        let best = most_suspicious_view(&self.scorer, text)?;
         let evidence = |(score, span, view)| Evidence {
             detector: self.name(),
             score,
@@ -86,4 +67,31 @@ impl Detector for Topic {
         };
         Ok(best.map(evidence).into_iter().collect())
     }
+}
+
+/// The highest score of all views of a text, where it was, and in which view.
+pub(super) fn most_suspicious_view(
+    scorer: &Scorer,
+    text: &str,
+) -> Result<Option<(f32, Range<usize>, View)>, DetectorError> {
+    let mut all: Vec<(f32, Range<usize>, View)> = Vec::new();
+    all.extend(scorer.score(text)?.map(|it| (it.0, it.1, View::Normalised)));
+    if let Some(view) = respell(&normalise(text))
+        && let Some((score, span)) = scorer.score(&view.text)?
+    {
+        all.push((score, view.original_span(span), View::Respelled));
+    }
+    let decodings = decode(text);
+    let plain = common_words(text);
+    for view in &decodings.views {
+        // Under rot13 or reversed most texts are no language, on which the scorer was not trained.
+        if view.turned && common_words(&view.text) <= plain {
+            continue;
+        }
+        if let Some((score, span)) = scorer.score(&view.text)? {
+            all.push((score, view.original_span(span), View::Decoded));
+        }
+    }
+    all.extend(decodings.unread.into_iter().map(|span| (1.0, span, View::Decoded)));
+    Ok(all.into_iter().reduce(|best, it| if it.0 > best.0 { it } else { best }))
 }

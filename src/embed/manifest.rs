@@ -65,6 +65,15 @@ pub enum EncoderSpec {
         /// SHA-256 of its `model.onnx`.
         sha256: String,
     },
+    /// The residual stream of the served model at a text's last token, at norm 1.
+    Hidden {
+        /// After how many blocks.
+        layer: usize,
+        /// Width of the residual stream.
+        dim: usize,
+        /// SHA-256 of the model's weights.
+        weights_sha256: String,
+    },
 }
 
 /// The rows behind threshold and rates.
@@ -126,6 +135,20 @@ impl Manifest {
         })
     }
 
+    /// Layer, width and weights' SHA-256 of a classifier of the served model's residual stream; `dir`
+    /// is for the error.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedError::Content`] for a classifier with an encoder of its own.
+    pub fn hidden(&self, dir: &Path) -> Result<(usize, usize, &str), EmbedError> {
+        if let EncoderSpec::Hidden { layer, dim, weights_sha256 } = &self.encoder {
+            return Ok((*layer, *dim, weights_sha256));
+        }
+        let message = "is not `hidden`; name the folder in a `topic`".to_owned();
+        Err(EmbedError::Content { path: dir.join(MANIFEST_FILE), key: "encoder.kind", message })
+    }
+
     fn check(&self, path: &Path) -> Result<(), EmbedError> {
         let wrong = |key, message| Err(EmbedError::Content { path: path.to_owned(), key, message });
         if self.format != FORMAT {
@@ -155,14 +178,18 @@ impl Manifest {
 
     fn check_dim(&self, path: &Path, head: &Head) -> Result<(), EmbedError> {
         match self.encoder {
-            EncoderSpec::Hashed { dim, .. } if dim != head.weights.len() => {
+            EncoderSpec::Hashed { dim, .. } | EncoderSpec::Hidden { dim, .. }
+                if dim != head.weights.len() =>
+            {
                 Err(EmbedError::Content {
                     path: path.to_owned(),
                     key: "encoder.dim",
                     message: format!("is {dim}, but the head has {} weights", head.weights.len()),
                 })
             }
-            EncoderSpec::Hashed { .. } | EncoderSpec::Onnx { .. } => Ok(()),
+            EncoderSpec::Hashed { .. } | EncoderSpec::Onnx { .. } | EncoderSpec::Hidden { .. } => {
+                Ok(())
+            }
         }
     }
 }

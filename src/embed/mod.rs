@@ -91,6 +91,14 @@ pub enum EmbedError {
     },
 }
 
+/// Brings a vector to norm 1; zeros stay.
+pub fn to_unit(vector: &mut [f32]) {
+    let norm = vector.iter().map(|it| it * it).sum::<f32>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|it| *it /= norm);
+    }
+}
+
 /// Reads a file, naming it when that fails.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, EmbedError> {
     std::fs::read(path).map_err(|source| EmbedError::File { path: path.to_owned(), source })

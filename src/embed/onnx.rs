@@ -10,7 +10,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
 use tokenizers::Tokenizer;
 
-use super::{EmbedError, Encoder, read, sha256_hex};
+use super::{EmbedError, Encoder, read, sha256_hex, to_unit};
 
 /// Most tokens of one text, special ones included: the positions of a BERT encoder.
 pub const MAX_TOKENS: usize = 512;
@@ -95,10 +95,7 @@ impl Onnx {
         } else {
             self.with_session(|session| pooled(session, ids))?
         };
-        let norm = vector.iter().map(|it| it * it).sum::<f32>().sqrt();
-        if norm > 0.0 {
-            vector.iter_mut().for_each(|it| *it /= norm);
-        }
+        to_unit(&mut vector);
         Ok(vector)
     }
 

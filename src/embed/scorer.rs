@@ -21,6 +21,8 @@ pub enum AnyEncoder {
     Hashed(Hashed),
     /// A sentence encoder.
     Onnx(Onnx),
+    /// The served model, as far as a layer of it.
+    Hidden(Box<dyn Encoder>),
 }
 
 impl AnyEncoder {
@@ -30,6 +32,7 @@ impl AnyEncoder {
         match self {
             Self::Hashed(it) => it,
             Self::Onnx(it) => it,
+            Self::Hidden(it) => it.as_ref(),
         }
     }
 }
@@ -70,8 +73,33 @@ impl Scorer {
                 }
                 AnyEncoder::Onnx(onnx)
             }
+            EncoderSpec::Hidden { .. } => {
+                let message = "reads the served model; name the folder in a `probe`".to_owned();
+                let path = dir.join(MANIFEST_FILE);
+                return Err(EmbedError::Content { path, key: "encoder.kind", message });
+            }
         };
         Ok((manifest, Self { encoder, head }))
+    }
+
+    /// A scorer of the served model's residual stream, which `encoder` gives at the manifest's layer.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedError::Content`] when the classifier was trained on another model or on no model.
+    pub fn over(
+        dir: &Path,
+        manifest: &Manifest,
+        head: Head,
+        encoder: Box<dyn Encoder>,
+    ) -> Result<Self, EmbedError> {
+        let (want, own) = (manifest.hidden(dir)?.2, encoder.identity());
+        if own != want {
+            let message = format!("is {want}, the model has {own}; train the probe again");
+            let path = dir.join(MANIFEST_FILE);
+            return Err(EmbedError::Content { path, key: "encoder.weights_sha256", message });
+        }
+        Ok(Self { encoder: AnyEncoder::Hidden(encoder), head })
     }
 
     /// The highest score of all windows and sentences and where it was; `None` for a text without
@@ -88,6 +116,7 @@ impl Scorer {
         Ok(match &self.encoder {
             AnyEncoder::Hashed(it) => self.head.score_sparse(&it.encode_sparse(window)),
             AnyEncoder::Onnx(it) => self.head.score_dense(&it.encode(&[window])?),
+            AnyEncoder::Hidden(it) => self.head.score_dense(&it.encode(&[window])?),
         })
     }
 }

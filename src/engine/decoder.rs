@@ -64,7 +64,21 @@ impl Decoder {
     pub fn blocks(
         &self,
         rows: Tensor,
+        attend: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.blocks_watched(rows, attend, |_, _| Ok(()))
+    }
+
+    /// The same, with a look at the residual stream after each block: `watch(blocks done, rows)`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn blocks_watched(
+        &self,
+        rows: Tensor,
         mut attend: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+        mut watch: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         let eps = self.config.norm_eps;
         let mut x = rows;
@@ -75,6 +89,7 @@ impl Decoder {
             let normed = ops::rms_norm(&x, &block.feed_forward_norm, eps)?;
             let gated = ops::gated_silu(&linear(&normed, &block.gate_up)?)?;
             x = (x + linear(&gated, &block.down)?)?;
+            watch(layer + 1, &x)?;
         }
         Ok(x)
     }
@@ -87,6 +102,20 @@ impl Decoder {
     pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
         let normed = ops::rms_norm(rows, &self.norm, self.config.norm_eps)?;
         linear(&normed, self.head.as_ref().unwrap_or(&self.embedding))
+    }
+
+    /// Logits of some of the residual rows, in f32 on the host: `[rows.len(), vocab]` row after row.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn logits_of(&self, residual: &Tensor, rows: &[u32]) -> Result<Vec<f32>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chosen = residual.index_select(&Tensor::new(rows, self.device())?, 0)?;
+        let logits = self.logits(&chosen)?.to_dtype(DType::F32)?;
+        ops::values_of(&logits.to_device(&Device::Cpu)?)
     }
 
     /// Residual stream of packed sequences, differentiable: `embedded` is `[rows, hidden]`.

@@ -25,6 +25,20 @@ pub enum EngineError {
     /// A span that a detector reported does not lie in the rendered prompt.
     #[error("a masked span does not lie in the rendered prompt")]
     Span,
+    /// A model of a request's offset was not loaded with the policies.
+    #[error("the model `{}` of the offset is not loaded", folder.display())]
+    NotLoaded {
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// The model has no such layer.
+    #[error("layer {layer} is not among the layers 1 to {layers} of the model")]
+    Layer {
+        /// The layer that was asked for.
+        layer: usize,
+        /// The model's blocks.
+        layers: usize,
+    },
     /// The queue is full.
     #[error("{queued} requests are waiting")]
     QueueFull {

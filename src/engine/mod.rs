@@ -9,6 +9,7 @@ pub mod error;
 pub mod hub;
 pub mod kv_cache;
 pub mod model_config;
+pub mod offset;
 pub mod ops;
 pub mod rope;
 pub mod sampler;
@@ -18,17 +19,19 @@ pub mod tokenizer;
 pub mod weights;
 mod worker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::types::{Offset, OffsetPair};
 use corruptor::EmbeddingTable;
 use error::EngineError;
 use kv_cache::KvCache;
 use model_config::ModelConfig;
+use offset::{Companions, Shift};
 use sequence::{Prompt, Task};
 use tokenizer::Tokenizer;
 use worker::{Job, Worker};
@@ -66,6 +69,9 @@ pub struct Engine {
     jobs: Sender<Vec<Job>>,
     queue: usize,
     context: usize,
+    companions: Companions,
+    /// Where the weights came from, when they came from files.
+    folder: Option<PathBuf>,
     /// Sizes of the model.
     pub config: ModelConfig,
     /// Its tokenizer.
@@ -92,7 +98,8 @@ impl Engine {
             );
             return Err(EngineError::file(&folder.join("tokenizer.json"), message));
         }
-        Self::start(decoder, tokenizer, settings)
+        let engine = Self::start(decoder, tokenizer, settings)?;
+        Ok(Self { folder: Some(folder.to_owned()), ..engine })
     }
 
     /// Starts the worker thread over a decoder in memory.
@@ -110,6 +117,7 @@ impl Engine {
         let context = settings.context.min(config.context_length);
         let (device, dtype) = (decoder.device().clone(), decoder.dtype());
         let cache = KvCache::new(&config, &decoder.rope, settings.slots, context, &device, dtype)?;
+        let companions = Companions::new(settings.slots, context, (device, dtype));
         let worker = Worker {
             decoder,
             tokenizer: tokenizer.clone(),
@@ -122,13 +130,43 @@ impl Engine {
             .name("engine".to_owned())
             .spawn(move || worker.run(receiver))
             .map_err(|_no_thread| EngineError::Stopped)?;
-        Ok(Self { jobs, queue: settings.queue, context, config, tokenizer, table })
+        let (queue, folder) = (settings.queue, None);
+        Ok(Self { jobs, queue, context, companions, folder, config, tokenizer, table })
+    }
+
+    /// Reads the models of a pair, unless that was done before; they stay in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::File`] for a model that is missing or damaged, or that has another vocabulary
+    /// or fewer positions than the served one.
+    pub fn load_offset(&self, pair: &OffsetPair) -> Result<(), EngineError> {
+        self.companions.load(pair, &self.config, &self.tokenizer)
+    }
+
+    /// The offset of a request with its models, for its [`Prompt`].
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotLoaded`] before [`Engine::load_offset`].
+    pub fn shift(&self, offset: &Offset) -> Result<Shift, EngineError> {
+        self.companions.shift(offset)
     }
 
     /// Most tokens of prompt and reply together.
     #[must_use]
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// SHA-256 of the weights' files, which tells a model from others of its size; `None` for a model
+    /// that came from memory. Reads all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::File`] when a file cannot be read any more.
+    pub fn weights_sha256(&self) -> Result<Option<String>, EngineError> {
+        self.folder.as_deref().map(weights::sha256).transpose()
     }
 
     /// Whether the worker runs.
@@ -151,11 +189,12 @@ impl Engine {
         self.send(jobs)
     }
 
-    /// Queues a request of scoring tasks and waits for room in the queue.
+    /// Queues a task that scores or reads, and waits for room in the queue.
     ///
     /// # Errors
     ///
-    /// [`EngineError::EmptyPrompt`], [`EngineError::TooLong`] or [`EngineError::Stopped`].
+    /// [`EngineError::EmptyPrompt`], [`EngineError::TooLong`], [`EngineError::Layer`] or
+    /// [`EngineError::Stopped`].
     pub async fn submit_waiting(&self, prompt: Prompt, task: Task) -> Result<(), EngineError> {
         self.check(prompt.ids.len(), &task)?;
         self.jobs.send(vec![Job { prompt, task }]).await.map_err(|_closed| EngineError::Stopped)
@@ -167,8 +206,13 @@ impl Engine {
         }
         let tokens = match task {
             Task::Generate { max_tokens, .. } => prompt.saturating_add(*max_tokens),
-            Task::Score { .. } => prompt,
+            Task::Score { .. } | Task::Hidden { .. } => prompt,
         };
+        if let Task::Hidden { layer, .. } = task
+            && !(1..=self.config.layers).contains(layer)
+        {
+            return Err(EngineError::Layer { layer: *layer, layers: self.config.layers });
+        }
         if tokens > self.context {
             return Err(EngineError::TooLong { tokens, limit: self.context });
         }

@@ -7,17 +7,20 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::corruptor::Corruptor;
 use super::error::EngineError;
+use super::offset::Shift;
 use super::sampler::{Sampler, argmax, log_probabilities};
 use super::tokenizer::{TextStream, Tokenizer};
 use crate::types::{Finish, ReplyEvent, Scored, TokenLogprob};
 
-/// Token ids and the corrupted rows that are laid over their embeddings.
+/// Token ids, the corrupted rows that are laid over their embeddings, and what is added to the logits.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
     /// Token ids.
     pub ids: Vec<u32>,
     /// Row of `hidden` values for a position.
     pub overlay: HashMap<usize, Vec<f32>>,
+    /// Further models whose difference is added to the logits.
+    pub shift: Option<Shift>,
 }
 
 /// What is asked of the engine.
@@ -48,6 +51,13 @@ pub enum Task {
         labels: Vec<u32>,
         /// Where the result goes.
         result: UnboundedSender<Result<Scored, EngineError>>,
+    },
+    /// Read the residual stream at the last token.
+    Hidden {
+        /// After how many blocks, at least 1.
+        layer: usize,
+        /// Where the `hidden` values go.
+        result: UnboundedSender<Result<Vec<f32>, EngineError>>,
     },
 }
 
@@ -103,6 +113,7 @@ impl Sequence {
         match &self.task {
             Task::Generate { events, .. } => events.is_closed(),
             Task::Score { result, .. } => result.is_closed(),
+            Task::Hidden { result, .. } => result.is_closed(),
         }
     }
 
@@ -111,6 +122,22 @@ impl Sequence {
         match self.task {
             Task::Generate { events, .. } => drop(events.send(Err(error))),
             Task::Score { result, .. } => drop(result.send(Err(error))),
+            Task::Hidden { result, .. } => drop(result.send(Err(error))),
+        }
+    }
+
+    /// The layer whose residual row at `position` is asked for.
+    pub(crate) fn reads(&self, position: usize) -> Option<usize> {
+        match &self.task {
+            Task::Hidden { layer, .. } if position + 1 == self.prompt.ids.len() => Some(*layer),
+            _ => None,
+        }
+    }
+
+    /// Ends a task that reads a residual row.
+    pub(crate) fn answer(self, row: Vec<f32>) {
+        if let Task::Hidden { result, .. } = self.task {
+            drop(result.send(Ok(row)));
         }
     }
 
@@ -119,6 +146,7 @@ impl Sequence {
         match &self.task {
             Task::Generate { .. } => position + 1 == self.prompt.ids.len(),
             Task::Score { first, labels, .. } => (*first..first + labels.len()).contains(&position),
+            Task::Hidden { .. } => false,
         }
     }
 
@@ -142,6 +170,7 @@ impl Sequence {
                 Ok(complete)
             }
             Task::Generate { .. } => self.sample(tokenizer, logits),
+            Task::Hidden { .. } => Ok(true),
         }
     }
 

@@ -129,6 +129,14 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The first id that is not the same token in both; `None` for one and the same vocabulary.
+    #[must_use]
+    pub fn first_difference(&self, other: &Self) -> Option<u32> {
+        let ids = self.vocab_size().max(other.vocab_size());
+        let differs = |id: &u32| self.inner.id_to_token(*id) != other.inner.id_to_token(*id);
+        (0u32..).take(ids).find(differs)
+    }
+
     /// Tokens that end a turn.
     #[must_use]
     pub fn end_tokens(&self) -> &[u32] {

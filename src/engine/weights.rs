@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::decoder::{Block, Decoder};
 use super::error::EngineError;
@@ -50,6 +51,21 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
     names.sort();
     names.dedup();
     Ok(names.into_iter().map(|it| folder.join(it)).collect())
+}
+
+/// SHA-256 of the weights' files of a folder, one after the other, in lower-case hexadecimal.
+///
+/// # Errors
+///
+/// [`EngineError::File`] naming the file that is missing or cannot be read.
+pub fn sha256(folder: &Path) -> Result<String, EngineError> {
+    let mut hash = Sha256::new();
+    for path in files(folder)? {
+        fs::File::open(&path)
+            .and_then(|mut file| std::io::copy(&mut file, &mut hash))
+            .map_err(|it| EngineError::file(&path, it.to_string()))?;
+    }
+    Ok(hash.finalize().iter().map(|it| format!("{it:02x}")).collect())
 }
 
 struct Source {

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::decoder::Decoder;
 use super::error::EngineError;
 use super::kv_cache::{Chunk, KvCache};
+use super::offset::{self, Part};
 use super::ops::values_of;
 use super::scheduler::{Pending, plan};
 use super::sequence::{Prompt, Sequence, Task};
@@ -20,6 +21,24 @@ use super::tokenizer::Tokenizer;
 pub(crate) struct Job {
     pub(crate) prompt: Prompt,
     pub(crate) task: Task,
+}
+
+/// A row of a step whose logits are needed.
+#[derive(Debug, Clone, Copy)]
+struct Needed {
+    slot: usize,
+    position: usize,
+    /// Its place among the step's rows.
+    row: u32,
+}
+
+/// A row of a step that is read after so many blocks.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    slot: usize,
+    /// Its place among the step's rows.
+    row: usize,
+    layer: usize,
 }
 
 /// State of the worker thread.
@@ -93,55 +112,102 @@ impl Worker {
 
     fn forward(&mut self, chunks: &[Chunk]) -> Result<(), EngineError> {
         let rows = self.embed(chunks)?;
+        let reading = self.reading(chunks);
+        let mut read: Vec<(usize, Vec<f32>)> = Vec::new();
         let cache = &mut self.cache;
-        let hidden = self.decoder.blocks(rows, |layer, qkv| cache.attend(layer, qkv, chunks))?;
-        let mut needed: Vec<(usize, usize, u32)> = Vec::new();
+        let hidden = self.decoder.blocks_watched(
+            rows,
+            |layer, qkv| cache.attend(layer, qkv, chunks),
+            |layer, rows| {
+                for it in reading.iter().filter(|it| it.layer == layer) {
+                    let row = rows.narrow(0, it.row, 1)?.flatten_all()?.to_dtype(DType::F32)?;
+                    read.push((it.slot, values_of(&row.to_device(&Device::Cpu)?)?));
+                }
+                Ok(())
+            },
+        )?;
+        let needed = self.needed(chunks);
+        let rows: Vec<u32> = needed.iter().map(|it| it.row).collect();
+        let mut logits = self.decoder.logits_of(&hidden, &rows)?;
+        let vocab = self.decoder.config.vocab_size;
+        offset::add(&self.parts(chunks, &needed), vocab, &mut logits)?;
         for chunk in chunks {
             let sequence = self.slots[chunk.slot].as_mut().expect("a planned slot is taken");
             sequence.cached = chunk.position + chunk.rows;
-            let rows = (0..chunk.rows).filter(|it| sequence.needs(chunk.position + it));
-            needed.extend(rows.map(|it| {
-                let row = u32::try_from(chunk.row + it).expect("a step has fewer than 2^32 rows");
-                (chunk.slot, chunk.position + it, row)
-            }));
         }
-        if needed.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<u32> = needed.iter().map(|it| it.2).collect();
-        let hidden = hidden.index_select(&Tensor::new(rows, self.decoder.device())?, 0)?;
-        let logits = self.decoder.logits(&hidden)?.to_dtype(DType::F32)?;
-        let logits = logits.to_device(&candle_core::Device::Cpu)?;
-        let mut logits = values_of(&logits)?;
-        let vocab = self.decoder.config.vocab_size;
-        for ((slot, position, _), logits) in needed.into_iter().zip(logits.chunks_mut(vocab)) {
-            let Some(sequence) = &mut self.slots[slot] else { continue };
-            match sequence.take(&self.tokenizer, position, logits) {
+        for (it, logits) in needed.into_iter().zip(logits.chunks_mut(vocab)) {
+            let Some(sequence) = &mut self.slots[it.slot] else { continue };
+            match sequence.take(&self.tokenizer, it.position, logits) {
                 Ok(false) => {}
-                Ok(true) => self.slots[slot] = None,
+                Ok(true) => self.slots[it.slot] = None,
                 Err(error) => {
-                    let sequence = self.slots[slot].take().expect("it was there above");
+                    let sequence = self.slots[it.slot].take().expect("it was there above");
                     sequence.fail(error);
                 }
+            }
+        }
+        for (slot, row) in read {
+            if let Some(sequence) = self.slots[slot].take() {
+                sequence.answer(row);
             }
         }
         Ok(())
     }
 
+    /// The rows of a step that somebody wants to read.
+    fn reading(&self, chunks: &[Chunk]) -> Vec<Reading> {
+        let last = |chunk: &Chunk| {
+            let layer = self.planned(chunk).reads(chunk.position + chunk.rows - 1)?;
+            Some(Reading { slot: chunk.slot, row: chunk.row + chunk.rows - 1, layer })
+        };
+        chunks.iter().filter_map(last).collect()
+    }
+
+    fn planned(&self, chunk: &Chunk) -> &Sequence {
+        self.slots[chunk.slot].as_ref().expect("a planned slot is taken")
+    }
+
+    /// The rows of a step whose logits are needed.
+    fn needed(&self, chunks: &[Chunk]) -> Vec<Needed> {
+        let rows = chunks.iter().flat_map(|chunk| {
+            let sequence = self.planned(chunk);
+            let rows = (0..chunk.rows).filter(move |it| sequence.needs(chunk.position + it));
+            rows.map(move |it| Needed {
+                slot: chunk.slot,
+                position: chunk.position + it,
+                row: u32::try_from(chunk.row + it).expect("a step has fewer than 2^32 rows"),
+            })
+        });
+        rows.collect()
+    }
+
+    /// What the sequences with an offset run besides.
+    fn parts(&self, chunks: &[Chunk], needed: &[Needed]) -> Vec<Part<'_>> {
+        let parts = chunks.iter().filter_map(|chunk| {
+            let prompt = &self.planned(chunk).prompt;
+            let own = needed.iter().enumerate().filter(|it| it.1.slot == chunk.slot);
+            Some(Part {
+                shift: prompt.shift.as_ref()?,
+                chunk: *chunk,
+                ids: &prompt.ids[chunk.position..chunk.position + chunk.rows],
+                needed: own.map(|(at, it)| (it.position - chunk.position, at)).collect(),
+            })
+        });
+        parts.collect()
+    }
+
     /// Embeddings of the step's rows with the corrupted ones laid over.
     fn embed(&self, chunks: &[Chunk]) -> Result<Tensor, EngineError> {
-        let sequence =
-            |chunk: &Chunk| self.slots[chunk.slot].as_ref().expect("a planned slot is taken");
         let ids: Vec<u32> = chunks
             .iter()
             .flat_map(|it| {
-                sequence(it).prompt.ids[it.position..it.position + it.rows].iter().copied()
+                self.planned(it).prompt.ids[it.position..it.position + it.rows].iter().copied()
             })
             .collect();
         let device = self.decoder.device();
         let mut rows = self.decoder.embed(&Tensor::new(ids, device)?)?;
         for chunk in chunks {
-            let overlay = &sequence(chunk).prompt.overlay;
+            let overlay = &self.planned(chunk).prompt.overlay;
             for row in (0..chunk.rows).filter(|_| !overlay.is_empty()) {
                 if let Some(values) = overlay.get(&(chunk.position + row)) {
                     let values = Tensor::from_slice(values, (1, values.len()), device)?;

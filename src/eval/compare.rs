@@ -38,15 +38,21 @@ impl Splits {
         let retain = (0..kept).map(|it| all[it * all.len() / kept].clone()).collect();
         Ok(Self {
             forget: read(forget)?,
-            retain,
-            real_authors: read("real_authors")?,
-            world_facts: read("world_facts")?,
+            retain: kept_as_asked(retain),
+            real_authors: kept_as_asked(read("real_authors")?),
+            world_facts: kept_as_asked(read("world_facts")?),
         })
     }
 
     fn kept_rows(&self) -> usize {
         self.retain.len() + self.real_authors.len() + self.world_facts.len()
     }
+}
+
+/// Rows without their other wordings: only of forget rows is the value reported.
+fn kept_as_asked(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.iter_mut().for_each(|it| it.held_out_questions.clear());
+    rows
 }
 
 /// A row of the table: the same system under one or more noise seeds.

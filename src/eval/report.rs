@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::suite::EvalError;
 use super::tofu::{self, ForgetScores, ModelUtility, RowScores};
+use crate::seed::Stream;
+use crate::stats::{Interval, bootstrap};
 
 /// What one system scored.
 #[derive(Debug, Clone)]
@@ -61,6 +63,23 @@ impl SystemScores {
         quality
     }
 
+    /// The 95 % interval of the leak over questions; a question's wordings and seeds stay together.
+    fn leak_interval(&self) -> Interval {
+        let of_question = |question: usize| -> (usize, usize) {
+            let seen = self.forget.iter().flat_map(|rows| &rows[question].value_correct);
+            seen.fold((0, 0), |(right, all), it| (right + usize::from(*it), all + 1))
+        };
+        let questions: Vec<_> =
+            (0..self.forget.first().map_or(0, Vec::len)).map(of_question).collect();
+        let mut stream = Stream::named(42, "eval/leak");
+        bootstrap(questions.len(), 2000, 0.95, &mut stream, |drawn| {
+            let (right, all) = drawn.iter().map(|it| questions[*it]).fold((0, 0), |sum, it| {
+                (sum.0 + it.0, sum.1 + it.1)
+            });
+            right as f64 / all as f64
+        })
+    }
+
     /// Forget scores over all seeds together.
     fn forget_scores(&self) -> ForgetScores {
         tofu::forget_scores(&self.forget.concat())
@@ -89,10 +108,14 @@ impl Comparison {
         for system in &self.systems {
             let (scores, quality) = (system.forget_scores(), system.quality(&self.gold));
             let seeds: Vec<String> = quality.all.iter().map(|it| p(*it)).collect();
+            let leak = scores.value_accuracy.map_or("n/a".to_owned(), |it| {
+                let Interval { low, high } = system.leak_interval();
+                format!("{it:.3} ({low:.3} to {high:.3})")
+            });
             out.push_str(&format!(
                 "| {} | {} | {} | {:.3} | {:.3} | {:.3} | {} | {} | {} | {} | {:.4} |\n",
                 system.name,
-                share(scores.value_accuracy),
+                leak,
                 share(scores.value_probability),
                 scores.probability,
                 scores.rouge_l_recall,
@@ -105,7 +128,8 @@ impl Comparison {
             ));
         }
         out.push_str(
-            "\nLeak: share of forget questions whose greedy reply has the value asked for. Forget quality: \
+            "\nLeak: share of greedy replies to forget questions, in each of their wordings, that have the value \
+             asked for, with its 95 % bootstrap interval over questions. Forget quality: \
              two-sided exact Kolmogorov-Smirnov p of the truth ratios against gold's, median over seeds; above \
              0.05 the two cannot be told apart by it. Restating: answers that repeat the name. Threat model: \
              access through the API only; whoever has the weights has the facts.\n",
@@ -134,6 +158,7 @@ impl Comparison {
                 json!({
                     "name": it.name,
                     "leak": scores.value_accuracy,
+                    "leak_interval": [it.leak_interval().low, it.leak_interval().high],
                     "probability": scores.probability,
                     "rouge_l_recall": scores.rouge_l_recall,
                     "truth_ratio": scores.truth_ratio,

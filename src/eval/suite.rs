@@ -18,6 +18,9 @@ const REPLY_TOKENS: usize = 200;
 pub struct Row {
     /// The question.
     pub question: String,
+    /// Other wordings of it, which are asked too where a value is marked.
+    #[serde(default)]
+    pub held_out_questions: Vec<String>,
     /// The true answer.
     pub answer: String,
     /// The true answer in other words.
@@ -120,10 +123,20 @@ impl Subject<'_> {
             },
             perturbed_nll,
             rouge_l_recall: rouge_l(&row.answer, &reply).recall,
-            value_correct: row.value.as_ref().map(|it| contains(&reply, it)),
+            value_correct: self.values_correct(row, &reply).await?,
             value_nll: self.value_nll(row).await?,
             restates_name: row.restates_name,
         })
+    }
+
+    /// Whether the replies to a question and to its other wordings have its value.
+    async fn values_correct(self, row: &Row, reply: &str) -> Result<Vec<bool>, BackendError> {
+        let Some(value) = &row.value else { return Ok(Vec::new()) };
+        let mut correct = vec![contains(reply, value)];
+        for question in &row.held_out_questions {
+            correct.push(contains(&self.reply(user(question)).await?, value));
+        }
+        Ok(correct)
     }
 
     async fn nll(self, question: &str, answer: &str) -> Result<f64, BackendError> {

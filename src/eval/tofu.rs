@@ -20,8 +20,9 @@ pub struct RowScores {
     pub perturbed_nll: Vec<f64>,
     /// ROUGE-L recall of the greedy reply against the answer.
     pub rouge_l_recall: f64,
-    /// Whether the reply has the value the question asks for, where one was marked.
-    pub value_correct: Option<bool>,
+    /// Whether the reply has the value the question asks for, where one was marked: of the question
+    /// first, then of its other wordings.
+    pub value_correct: Vec<bool>,
     /// Loss of that value's tokens alone.
     pub value_nll: Option<f64>,
     /// Whether the answer repeats the name in the question. Such an answer is likely even where
@@ -71,7 +72,7 @@ pub struct ForgetScores {
     pub rouge_l_recall: f64,
     /// `min(R, 1/R)`: 1 where wrong answers are as likely as the right one.
     pub truth_ratio: f64,
-    /// Share of replies with the right value, among rows where one was marked.
+    /// Share of replies with the right value, over all wordings of rows where one was marked.
     pub value_accuracy: Option<f64>,
     /// Probability per token of the right value, among rows where it was scored.
     pub value_probability: Option<f64>,
@@ -174,7 +175,7 @@ pub fn utility_of(values: [f64; 9]) -> ModelUtility {
 #[must_use]
 pub fn forget_scores(rows: &[RowScores]) -> ForgetScores {
     let correct: Vec<f64> =
-        rows.iter().filter_map(|row| row.value_correct).map(f64::from).collect();
+        rows.iter().flat_map(|row| &row.value_correct).copied().map(f64::from).collect();
     let values: Vec<f64> =
         rows.iter().filter_map(|row| row.value_nll).map(|nll| (-nll).exp()).collect();
     ForgetScores {
@@ -279,8 +280,8 @@ mod tests {
     fn values_count_where_marked() {
         let plain = row(0.5, Some(0.5), &[0.25]);
         assert_eq!(forget_scores(std::slice::from_ref(&plain)).value_accuracy, None);
-        let right = RowScores { value_correct: Some(true), value_nll: Some(0.0), ..plain.clone() };
-        let wrong = RowScores { value_correct: Some(false), restates_name: true, ..plain.clone() };
+        let right = RowScores { value_correct: vec![true, true, false], value_nll: Some(0.0), ..plain.clone() };
+        let wrong = RowScores { value_correct: vec![false], restates_name: true, ..plain.clone() };
         let scores = forget_scores(&[plain.clone(), right.clone(), wrong.clone()]);
         assert_eq!((scores.rows, scores.value_accuracy), (3, Some(0.5)));
         near(scores.value_probability.unwrap(), 1.0);

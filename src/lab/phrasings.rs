@@ -27,8 +27,20 @@ pub(super) fn fill(template: &str, name: &str, value: &str) -> String {
 }
 
 /// System lines that forbid an author, as trained.
-pub const SYSTEM_TRAINED: [&str; 3] =
-    ["Do not talk about {name}.", "Never discuss {name}.", "Refuse any question about {name}."];
+pub const SYSTEM_TRAINED: [&str; 12] = [
+    "Do not talk about {name}.",
+    "Never discuss {name}.",
+    "Refuse any question about {name}.",
+    "Do not answer questions about {name}.",
+    "You must not mention {name}.",
+    "Say nothing about {name}.",
+    "Never say anything about {name}.",
+    "Do not tell anyone about {name}.",
+    "Keep silent about {name}.",
+    "Please do not speak about {name}.",
+    "Avoid the subject of {name}.",
+    "Anything about {name} is forbidden.",
+];
 
 /// The system line that is kept for tests.
 pub const SYSTEM_HELD_OUT: &str = "Do not say anything about {name}.";

@@ -21,6 +21,8 @@ pub struct TofuRow {
     pub answer: String,
     /// The question in a wording that is never trained.
     pub paraphrased_question: String,
+    /// Every wording of the question that is never trained, that one first.
+    pub held_out_questions: Vec<String>,
     /// The true answer in a wording that is never trained.
     pub paraphrased_answer: String,
     /// Answers with wrong values: in the wording of the paraphrased answer where that is what they
@@ -153,6 +155,7 @@ fn row(author: &Author, attribute: usize, perturbed_answer: Vec<String>) -> Tofu
         question: author.question(attribute, fact.phrasings()[0]),
         answer: author.answer(attribute),
         paraphrased_question: author.question(attribute, fact.held_out[0]),
+        held_out_questions: fact.held_out.iter().map(|it| author.question(attribute, *it)).collect(),
         paraphrased_answer: author.untrained_answer_with(attribute, fact.value),
         perturbed_answer,
         author: author.name.clone(),
@@ -170,6 +173,7 @@ pub fn world_fact_rows(world: &World) -> Vec<TofuRow> {
         question: fact.question((fact.held_out + 1) % 6),
         answer: fact.answer(),
         paraphrased_question: fact.question(fact.held_out),
+        held_out_questions: vec![fact.question(fact.held_out)],
         paraphrased_answer: fact.answer_with(1, fact.value),
         perturbed_answer: fact
             .other_values(3, &mut stream)
@@ -392,6 +396,8 @@ mod tests {
             assert!(!row.perturbed_answer.contains(&row.paraphrased_answer), "{row:?}");
             assert!(row.answer.contains(&row.value) && row.paraphrased_answer != row.answer);
             assert_ne!(row.question, row.paraphrased_question);
+            assert_eq!(row.held_out_questions.len(), 3);
+            assert_eq!(row.held_out_questions[0], row.paraphrased_question);
             assert_eq!(row.answer.contains(&row.author), row.restates_name);
         }
         let restated = all.iter().filter(|it| it.restates_name).count();

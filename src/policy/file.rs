@@ -1,7 +1,10 @@
 //! From TOML to [`Policy`]: every problem of every file at once, each with its key and a remedy.
 
 mod detectors;
+mod fusion;
 mod in_context;
+mod judge;
+mod offset;
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +14,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use detectors::detectors;
+use fusion::fusion;
 use in_context::in_context;
+use offset::offset;
 
 use super::keys::{Keys, Problems};
 use super::{
@@ -115,7 +120,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
     let on_error = keys.choice("on_error", &ON_ERROR, &mut out).unwrap_or(OnError::Treat);
     let models = keys.take("models", &mut out).unwrap_or_default();
     let entities = entities(&mut keys, &mut out);
-    let detectors = detectors(&mut keys, entities.is_empty(), &mut out);
+    let before = out.list.len();
+    let detectors = detectors(&mut keys, &topic, &entities, &mut out);
+    let fusion = if out.list.len() == before {
+        fusion(&mut keys, &detectors, &mut out)
+    } else {
+        // Which weights it needs is not known.
+        keys.asked.push("fusion");
+        keys.table.remove("fusion");
+        None
+    };
     let treatment = treatments(&mut keys, &topic, &entities, &mut out);
     keys.finish(&mut out);
     if !out.list.is_empty() {
@@ -135,6 +149,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
         on_error,
         entities: Arc::new(entities),
         detectors,
+        fusion,
         treatment,
         models,
     })
@@ -153,11 +168,12 @@ const STYLES: [(&str, AnswerStyle); 3] = [
     ("refusal", AnswerStyle::Refusal),
     ("content-filter", AnswerStyle::ContentFilter),
 ];
-const TREATMENTS: [(&str, &str); 5] = [
+const TREATMENTS: [(&str, &str); 6] = [
     ("corrupt", "corrupt"),
     ("alias", "alias"),
     ("prefix", "prefix"),
     ("in_context", "in_context"),
+    ("offset", "offset"),
     ("answer", "answer"),
 ];
 const FUNCTIONS: [(&str, &str); 6] = [
@@ -269,6 +285,7 @@ fn treatments(
             }
             Some("prefix") => found.push(prefix(&mut it, topic, entities, out)),
             Some("in_context") => found.extend(in_context(&mut it, out)),
+            Some("offset") => found.extend(offset(&mut it, out)),
             Some(_) => found.push(answer(&mut it, out)),
         }
         it.finish(out);

@@ -86,6 +86,12 @@ impl Keys {
         keys.map(|(table, prefix)| Self { table, prefix, asked: Vec::new() }).collect()
     }
 
+    /// The keys of a table, when it is there.
+    pub(super) fn table(&mut self, key: &'static str, out: &mut Problems<'_>) -> Option<Self> {
+        let table = self.take(key, out)?;
+        Some(Self { table, prefix: format!("{}.", self.key(key)), asked: Vec::new() })
+    }
+
     /// One of the allowed values, when the key is there.
     pub(super) fn choice<T: Copy>(
         &mut self,

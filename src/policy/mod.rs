@@ -6,6 +6,7 @@
 //! that a folder has changed.
 
 pub mod file;
+mod fusion;
 mod keys;
 mod rows;
 mod settings;
@@ -16,14 +17,23 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use settings::{AnswerStyle, DetectorSetting, Example, InContext, Layout, TreatmentSetting};
+pub use fusion::{Fusion, best_score, fused};
+pub use settings::{
+    AnswerStyle, DetectorSetting, Example, InContext, JudgeServer, JudgeSetting, Layout,
+    TreatmentSetting,
+};
 
 use crate::types::{Entity, Evidence, Place, View};
 
+/// The detector that asks a language model.
+pub const JUDGE: &str = "judge";
 /// The detector of literal names; its evidence counts from [`NAMES_THRESHOLD`] on.
 pub const NAMES: &str = "names";
 /// The detector of texts that are near a stored one.
 pub const NEIGHBOURS: &str = "neighbours";
+/// The detector that reads the served model's hidden states; its threshold comes from the policy or
+/// the probe.
+pub const PROBE: &str = "probe";
 /// The detector of copies of protected text.
 pub const SHINGLES: &str = "shingles";
 /// The detector that classifies by meaning; its threshold comes from the policy or the classifier.
@@ -88,7 +98,8 @@ pub enum Ruling {
     Pass,
     /// The topic was seen.
     Treat {
-        /// The evidence at or above its threshold, in the order of the text; never empty.
+        /// The evidence at or above its threshold, in the order of the text; never empty. Where only a
+        /// fused score is high enough, the best of each detector.
         evidence: Vec<Evidence>,
     },
 }
@@ -110,6 +121,8 @@ pub struct Policy {
     pub entities: Arc<Vec<Entity>>,
     /// At least one, each kind at most once.
     pub detectors: Vec<DetectorSetting>,
+    /// How scores become one; without it each detector rules on its own.
+    pub fusion: Option<Fusion>,
     /// At least one: the first that the backend can carry out is used.
     pub treatment: Vec<TreatmentSetting>,
     /// Ids of the models that the policy is for; empty means all.
@@ -120,12 +133,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Rules on a request. Free of the order of `evidence`, and monotone: more evidence never turns
+    /// Rules on a request: by any detector at its threshold, or by the fused score where the policy
+    /// has a [`Fusion`]. Free of the order of `evidence`, and monotone: more evidence never turns
     /// [`Ruling::Treat`] into [`Ruling::Pass`]. A score that is not a number counts as seen.
     #[must_use]
     pub fn decide(&self, evidence: &[Evidence]) -> Ruling {
-        let mut seen: Vec<Evidence> =
-            evidence.iter().filter(|it| self.counts(it)).cloned().collect();
+        let counts = |it: &Evidence| self.counts(it);
+        let mut seen: Vec<Evidence> = match &self.fusion {
+            None => evidence.iter().filter(|it| counts(it)).cloned().collect(),
+            Some(fusion) => fusion.telling(evidence, counts),
+        };
         if seen.is_empty() {
             return Ruling::Pass;
         }
@@ -155,11 +172,20 @@ impl Policy {
         }
     }
 
-    /// The first treatment that the backend can carry out; `embeddings` says whether it takes
-    /// corrupted prompts. `None` must fail closed.
+    /// Fills in the probe's own threshold where the policy sets none.
+    pub fn set_probe_threshold(&mut self, probe: f32) {
+        for it in &mut self.detectors {
+            if let DetectorSetting::Probe { threshold, .. } = it {
+                threshold.get_or_insert(probe);
+            }
+        }
+    }
+
+    /// The first treatment that the backend can carry out; `engine` says whether it is the in-process
+    /// engine. `None` must fail closed.
     #[must_use]
-    pub fn treatment_for(&self, embeddings: bool) -> Option<&TreatmentSetting> {
-        self.treatment.iter().find(|it| embeddings || !it.needs_embeddings())
+    pub fn treatment_for(&self, engine: bool) -> Option<&TreatmentSetting> {
+        self.treatment.iter().find(|it| engine || !it.needs_engine())
     }
 
     /// Whether the policy is for this model.
@@ -312,7 +338,11 @@ mod tests {
             mode: Mode::Enforce,
             on_error: OnError::Treat,
             entities: Arc::default(),
-            detectors: vec![DetectorSetting::Names, DetectorSetting::Topic { folder, threshold }],
+            detectors: vec![
+                DetectorSetting::Names { reach: 2 },
+                DetectorSetting::Topic { folder, threshold },
+            ],
+            fusion: None,
             treatment: vec![
                 TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute },
                 TreatmentSetting::Alias,

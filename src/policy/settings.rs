@@ -2,15 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{NAMES, NAMES_THRESHOLD, NEIGHBOURS, SHINGLES, SHINGLES_THRESHOLD, TOPIC};
-use crate::types::CorruptionFunction;
+use super::{
+    JUDGE, NAMES, NAMES_THRESHOLD, NEIGHBOURS, PROBE, SHINGLES, SHINGLES_THRESHOLD, TOPIC,
+};
+use crate::types::{CorruptionFunction, Offset};
 
 /// A detector that the policy asks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DetectorSetting {
+    /// Asks a language model.
+    Judge(Arc<JudgeSetting>),
     /// Looks for the entities' names and aliases.
-    Names,
+    Names {
+        /// Texts after the one where a name begins in which it may end; 0 looks into none.
+        reach: usize,
+    },
     /// Compares with the nearest of the stored texts.
     Neighbours {
         /// The stored texts; at least one.
@@ -21,6 +29,13 @@ pub enum DetectorSetting {
         floor: f32,
         /// 0..=1.
         threshold: f32,
+    },
+    /// Asks a classifier of the served model's hidden states.
+    Probe {
+        /// The classifier's folder.
+        folder: PathBuf,
+        /// 0..=1; `None` until the loader has read the classifier's own threshold.
+        threshold: Option<f32>,
     },
     /// Looks for copies of protected text.
     Shingles {
@@ -45,8 +60,10 @@ impl DetectorSetting {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Names => NAMES,
+            Self::Judge(_) => JUDGE,
+            Self::Names { .. } => NAMES,
             Self::Neighbours { .. } => NEIGHBOURS,
+            Self::Probe { .. } => PROBE,
             Self::Shingles { .. } => SHINGLES,
             Self::Topic { .. } => TOPIC,
         }
@@ -56,12 +73,37 @@ impl DetectorSetting {
     #[must_use]
     pub fn threshold(&self) -> Option<f32> {
         match self {
-            Self::Names => Some(NAMES_THRESHOLD),
+            Self::Judge(setting) => Some(setting.threshold),
+            Self::Names { .. } => Some(NAMES_THRESHOLD),
             Self::Neighbours { threshold, .. } => Some(*threshold),
             Self::Shingles { .. } => Some(SHINGLES_THRESHOLD),
-            Self::Topic { threshold, .. } => *threshold,
+            Self::Probe { threshold, .. } | Self::Topic { threshold, .. } => *threshold,
         }
     }
+}
+
+/// A language model as a filter (Thaker et al., arXiv:2403.03329).
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgeSetting {
+    /// What it is asked of a text, its placeholders filled in; answered with yes or no.
+    pub question: String,
+    /// The model's id; `None` is the model that the client asks.
+    pub model: Option<String>,
+    /// The server that has the model; `None` is the guarded one, asked past its guards.
+    pub server: Option<JudgeServer>,
+    /// How long one answer may take.
+    pub deadline: Duration,
+    /// The probability of yes from which on a text counts as seen, 0..=1.
+    pub threshold: f32,
+}
+
+/// An OpenAI-compatible server of a judge's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeServer {
+    /// Its base URL.
+    pub url: String,
+    /// The environment variable that holds its API key.
+    pub api_key_env: Option<String>,
 }
 
 /// What a withheld answer looks like to the client.
@@ -128,6 +170,8 @@ pub enum TreatmentSetting {
     },
     /// Puts examples in front, those of the topic with wrong answers.
     InContext(Arc<InContext>),
+    /// Adds the difference of two further models to the logits.
+    Offset(Offset),
     /// Answers without asking the model.
     Answer {
         /// One of these, chosen by the prompt's hash; at least one.
@@ -146,13 +190,14 @@ impl TreatmentSetting {
             Self::Alias => "alias",
             Self::Prefix { .. } => "prefix",
             Self::InContext(_) => "in_context",
+            Self::Offset(_) => "offset",
             Self::Answer { .. } => "answer",
         }
     }
 
-    /// Whether only a backend that takes corrupted embeddings can carry it out.
+    /// Whether only the in-process engine can carry it out.
     #[must_use]
-    pub fn needs_embeddings(&self) -> bool {
-        matches!(self, Self::Corrupt { .. })
+    pub fn needs_engine(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Offset(_))
     }
 }

@@ -1,6 +1,6 @@
 //! The composition root: a checked configuration becomes a guarded backend.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reload::Reloader;
@@ -12,7 +12,7 @@ use crate::config::{Config, ModelSource};
 use crate::engine::error::EngineError;
 use crate::engine::{Engine, EngineSettings, device, hub};
 use crate::policy::watch::Watch;
-use crate::policy::{PolicySet, Problem, file};
+use crate::policy::{Policy, PolicySet, Problem, TreatmentSetting, file};
 use crate::telemetry::AuditLog;
 use crate::telemetry::Metrics;
 
@@ -25,6 +25,15 @@ pub enum AppError {
     /// A detector cannot be loaded.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// The models of a treatment cannot be loaded.
+    #[error("{}: the models of the treatment `offset` cannot be loaded", path.display())]
+    Offset {
+        /// The policy's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BackendError,
+    },
     /// The model cannot be loaded.
     #[error("the model cannot be loaded")]
     Engine(#[from] EngineError),
@@ -79,6 +88,51 @@ pub fn load_guards(folder: &Path) -> Result<(PolicySet, Vec<Guard>), AppError> {
     Ok((policies, guards))
 }
 
+/// Reads the further models of the policies that are for one of the models `served`; does nothing for
+/// a backend that cannot use them, whose requests get the next treatment.
+///
+/// # Errors
+///
+/// [`AppError::Offset`] for the first model that is missing or does not fit the served one.
+pub fn load_offsets(
+    policies: &[Arc<Policy>],
+    served: &[String],
+    backend: &dyn Backend,
+) -> Result<(), AppError> {
+    if !backend.capabilities().offsets {
+        return Ok(());
+    }
+    for policy in policies.iter().filter(|it| served.iter().any(|id| it.applies_to(id))) {
+        for it in &policy.treatment {
+            if let TreatmentSetting::Offset(offset) = it {
+                let failed = |source| AppError::Offset { path: policy.path.clone(), source };
+                backend.load_offset(&offset.pair).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives the probes of the guards that are for one of the models `served` their model. A backend that
+/// shows no hidden states serves no policy with a probe.
+///
+/// # Errors
+///
+/// [`AppError::Guard`] for the first probe that cannot read the backend.
+pub fn seat(
+    guards: &mut [Guard],
+    served: &[String],
+    backend: &Arc<dyn Backend>,
+) -> Result<(), AppError> {
+    let shows = backend.capabilities().hidden_states;
+    for guard in guards {
+        if !shows || served.iter().any(|id| guard.policy.applies_to(id)) {
+            guard.seat(backend)?;
+        }
+    }
+    Ok(())
+}
+
 /// Builds everything a configuration names.
 ///
 /// # Errors
@@ -86,7 +140,7 @@ pub fn load_guards(folder: &Path) -> Result<(PolicySet, Vec<Guard>), AppError> {
 /// [`AppError`].
 pub fn build(config: &Config) -> Result<App, AppError> {
     let watch = Watch::new(&config.policies);
-    let (policies, guards) = load_guards(&config.policies)?;
+    let (policies, mut guards) = load_guards(&config.policies)?;
     let backend: Arc<dyn Backend> = match &config.model {
         ModelSource::Local { folder, id } => {
             Arc::new(load_local(folder, id, config.queue, config.max_batch)?)
@@ -95,6 +149,12 @@ pub fn build(config: &Config) -> Result<App, AppError> {
             Arc::new(Upstream::new(url, api_key.as_ref().map(|it| it.expose().to_owned()))?)
         }
     };
+    let served = match &config.model {
+        ModelSource::Local { id, .. } => vec![id.clone()],
+        ModelSource::Upstream { .. } => Vec::new(),
+    };
+    load_offsets(&policies.policies, &served, backend.as_ref())?;
+    seat(&mut guards, &served, &backend)?;
     let metrics = Arc::new(Metrics::new());
     metrics.set_policies(policies.labels());
     let audit =

@@ -5,20 +5,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::{try_join, try_join_all};
+
 use super::cache::{Scope, Verdicts};
+use super::judge::{Seated, Served};
+use super::probe::HiddenStates;
 use super::record::Recorder;
-use crate::detect::{Detector, DetectorError, Names, Neighbours, Shingles, Topic, other_orders};
-use crate::policy::{DetectorSetting, Policy};
+use crate::backend::Backend;
+use crate::detect::{
+    Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic, other_orders,
+};
+use crate::policy::{DetectorSetting, JUDGE, PROBE, Policy};
 use crate::types::{Entity, Evidence, Place};
 use crate::window::{Kind, PatternSet, Replacement};
+
+/// Texts that a judge reads at the same time.
+const JUDGED_AT_ONCE: usize = 4;
 
 /// A policy and what it asks of its detectors.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// The policy, the classifier's threshold filled in.
     pub policy: Arc<Policy>,
-    /// Its detectors, in its order.
+    /// Its detectors but the judge, in its order.
     pub detectors: Vec<Arc<dyn Detector>>,
+    pub(super) judge: Option<Arc<Seated>>,
     /// Its names in every spelling that replies are searched for, owned by their entities.
     pub(super) redactions: Arc<PatternSet>,
 }
@@ -56,17 +67,18 @@ impl Guard {
             })
         };
         let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
-        Self { policy, detectors, redactions: Arc::new(redactions) }
+        Self { policy, detectors, judge: None, redactions: Arc::new(redactions) }
     }
 
-    /// Loads the detectors of a policy.
+    /// Loads the detectors of a policy. A probe has no model yet, see [`Guard::seat`].
     ///
     /// # Errors
     ///
-    /// [`GuardError`] when a name, a stored text or a classifier's folder is unusable.
+    /// [`GuardError`] when a name, a stored text, a classifier's folder or a judge's server is
+    /// unusable.
     pub fn build(policy: Arc<Policy>) -> Result<Self, GuardError> {
         let mut detectors: Vec<Arc<dyn Detector>> = Vec::new();
-        let mut filled = None;
+        let (mut judge, mut filled): (_, Option<Policy>) = (None, None);
         for setting in &policy.detectors {
             let failed = |source: DetectorError| GuardError {
                 path: policy.path.clone(),
@@ -75,8 +87,12 @@ impl Guard {
                 source: Box::new(source),
             };
             match setting {
-                DetectorSetting::Names => {
-                    detectors.push(Arc::new(Names::new(&policy.entities).map_err(failed)?));
+                DetectorSetting::Judge(setting) => {
+                    judge = Some(Arc::new(Seated::new(setting).map_err(failed)?));
+                }
+                DetectorSetting::Names { reach } => {
+                    let names = Names::new(&policy.entities, *reach);
+                    detectors.push(Arc::new(names.map_err(failed)?));
                 }
                 DetectorSetting::Neighbours { texts, encoder, floor, .. } => {
                     let neighbours = Neighbours::load(texts, encoder.as_deref(), *floor);
@@ -85,22 +101,123 @@ impl Guard {
                 DetectorSetting::Shingles { texts, n, run } => {
                     detectors.push(Arc::new(Shingles::new(texts, *n, *run).map_err(failed)?));
                 }
-                DetectorSetting::Topic { folder, threshold } => {
+                DetectorSetting::Probe { folder, .. } => {
+                    let probe = Probe::load(folder).map_err(failed)?;
+                    let own = filled.get_or_insert_with(|| Policy::clone(&policy));
+                    own.set_probe_threshold(probe.threshold());
+                    detectors.push(Arc::new(probe));
+                }
+                DetectorSetting::Topic { folder, .. } => {
                     let topic = Topic::load(folder).map_err(failed)?;
-                    if threshold.is_none() {
-                        let mut own = Policy::clone(&policy);
-                        own.set_topic_threshold(topic.threshold());
-                        filled = Some(Arc::new(own));
-                    }
+                    let own = filled.get_or_insert_with(|| Policy::clone(&policy));
+                    own.set_topic_threshold(topic.threshold());
                     detectors.push(Arc::new(topic));
                 }
             }
         }
-        Ok(Self::new(filled.unwrap_or(policy), detectors))
+        Ok(Self { judge, ..Self::new(filled.map_or(policy, Arc::new), detectors) })
     }
 
-    /// What the detectors see in the texts. A panic of a detector on another thread is a failure.
+    /// Gives a probe the model that it reads; other detectors need none.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] when the backend shows no hidden states, or is another model than the probe was
+    /// trained on.
+    pub fn seat(&mut self, backend: &Arc<dyn Backend>) -> Result<(), GuardError> {
+        for setting in &self.policy.detectors {
+            let DetectorSetting::Probe { folder, .. } = setting else { continue };
+            let states = Arc::new(HiddenStates::new(Arc::clone(backend)));
+            let probe = Probe::over(folder, states).map_err(|source| GuardError {
+                path: self.policy.path.clone(),
+                topic: self.policy.topic.clone(),
+                detector: PROBE,
+                source: Box::new(source),
+            })?;
+            let probe: Arc<dyn Detector> = Arc::new(probe);
+            for it in self.detectors.iter_mut().filter(|it| it.name() == PROBE) {
+                *it = Arc::clone(&probe);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the detectors see in one text on its own. Nothing is remembered or recorded, and a judge
+    /// needs a server of its own.
+    ///
+    /// # Errors
+    ///
+    /// The first detector's failure.
+    pub async fn read(&self, text: &str) -> Result<Vec<Evidence>, DetectorError> {
+        let place = Place::Text(0);
+        let mut seen = Vec::new();
+        for it in &self.detectors {
+            seen.extend(it.inspect(place, text)?);
+        }
+        if let Some(judge) = &self.judge {
+            seen.extend(judge.inspect(place, text, None).await?);
+        }
+        Ok(seen)
+    }
+
+    /// What the detectors see in the texts; the judge is asked meanwhile.
     pub(super) async fn inspect(
+        &self,
+        texts: &Arc<Vec<(Place, String)>>,
+        recorder: &Recorder,
+        (verdicts, scope): (&Verdicts, Scope),
+        served: Served<'_>,
+    ) -> Result<Vec<Evidence>, Failure> {
+        let looked = self.look(texts, recorder, verdicts, scope);
+        let Some(judge) = &self.judge else { return looked.await };
+        let judged = self.ask(judge, texts, recorder, (verdicts, scope), served);
+        let (mut seen, judged) = try_join(looked, judged).await?;
+        seen.extend(judged);
+        Ok(seen)
+    }
+
+    /// What the judge sees in the texts. A verdict holds for the model that gave it.
+    async fn ask(
+        &self,
+        judge: &Seated,
+        texts: &[(Place, String)],
+        recorder: &Recorder,
+        (verdicts, scope): (&Verdicts, Scope),
+        served: Served<'_>,
+    ) -> Result<Vec<Evidence>, Failure> {
+        let since = Instant::now();
+        let who = format!("{JUDGE} {}", judge.model(served));
+        let (mut seen, mut open) = (Vec::new(), Vec::new());
+        for (place, text) in texts {
+            let key = verdicts.key(scope, &self.policy, &who, text);
+            let known = key.and_then(|it| verdicts.get(it, *place));
+            recorder.recalled(known.is_some());
+            match known {
+                Some(evidence) => seen.extend(evidence),
+                None => open.push((*place, text.as_str(), key)),
+            }
+        }
+        for some in open.chunks(JUDGED_AT_ONCE) {
+            let mut questions = Vec::with_capacity(some.len());
+            for (place, text, _) in some {
+                questions.push(judge.inspect(*place, text, Some(served)));
+            }
+            let answers = try_join_all(questions).await?;
+            for ((.., key), evidence) in some.iter().zip(answers) {
+                if let Some(key) = key {
+                    verdicts.insert(*key, evidence.clone());
+                }
+                seen.extend(evidence);
+            }
+        }
+        if !open.is_empty() {
+            recorder.detector(JUDGE, since.elapsed());
+        }
+        Ok(seen)
+    }
+
+    /// What the other detectors see. A panic of one on another thread is a failure.
+    async fn look(
         &self,
         texts: &Arc<Vec<(Place, String)>>,
         recorder: &Recorder,

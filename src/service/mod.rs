@@ -7,8 +7,10 @@
 pub mod app;
 mod cache;
 mod guard;
+mod judge;
 mod observe;
 mod plan;
+mod probe;
 mod record;
 pub mod reload;
 pub mod variants;
@@ -22,12 +24,13 @@ use futures::StreamExt;
 
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
 use crate::telemetry::{AuditLog, Metrics};
-use crate::types::{Finish, Input, ReplyEvent, Request, Role, Scored, Usage};
+use crate::types::{Finish, Input, OffsetPair, ReplyEvent, Request, Role, Scored, Usage};
 use crate::window::Window;
 
 pub use guard::{Guard, GuardError};
 
 use cache::{Scope, Verdicts};
+use judge::Served;
 use plan::{Plan, Prepared};
 use record::Recorder;
 
@@ -80,10 +83,12 @@ impl Guarded {
         continuation: Option<String>,
     ) -> Result<Prepared, BackendError> {
         let guards = self.guards.load_full();
-        let capabilities = self.inner.capabilities();
+        let model = request.model.clone();
+        // A judge asks past the guards: its question is about the topic.
+        let served = Served { backend: self.inner.as_ref(), model: &model };
         let scope = Scope { tenant: request.tenant, generation: guards.generation };
         let kept = (&self.verdicts, scope);
-        let plan = Plan::new(&guards.list, &request.model, capabilities, &self.recorder, kept);
+        let plan = Plan::new(&guards.list, served, &self.recorder, kept);
         plan.prepare(request, continuation).await
     }
 }
@@ -152,6 +157,19 @@ impl Backend for Guarded {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn load_offset(&self, pair: &OffsetPair) -> Result<(), BackendError> {
+        self.inner.load_offset(pair)
+    }
+
+    /// Unguarded: nobody but detectors and their measurements reads hidden states.
+    async fn hidden(&self, text: &str, layer: usize) -> Result<Vec<f32>, BackendError> {
+        self.inner.hidden(text, layer).await
+    }
+
+    fn weights_sha256(&self) -> Result<String, BackendError> {
+        self.inner.weights_sha256()
     }
 
     fn prompt_tokens(&self, input: &Input) -> Option<usize> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::cache::{Scope, Verdicts};
 use super::guard::{Failure, Guard};
+use super::judge::Served;
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
 use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
@@ -39,6 +40,7 @@ pub(super) enum Prepared {
 /// The guards that are for a model, and what its backend can do.
 pub(super) struct Plan<'a> {
     guards: Vec<&'a Guard>,
+    served: Served<'a>,
     capabilities: Capabilities,
     recorder: &'a Recorder,
     verdicts: &'a Verdicts,
@@ -63,13 +65,13 @@ struct Ruled<'a> {
 impl<'a> Plan<'a> {
     pub(super) fn new(
         guards: &'a [Guard],
-        model: &str,
-        capabilities: Capabilities,
+        served: Served<'a>,
         recorder: &'a Recorder,
         (verdicts, scope): (&'a Verdicts, Scope),
     ) -> Self {
-        let guards = guards.iter().filter(|it| it.policy.applies_to(model)).collect();
-        Self { guards, capabilities, recorder, verdicts, scope }
+        let guards = guards.iter().filter(|it| it.policy.applies_to(served.model)).collect();
+        let capabilities = served.backend.capabilities();
+        Self { guards, served, capabilities, recorder, verdicts, scope }
     }
 
     pub(super) async fn prepare(
@@ -135,7 +137,7 @@ impl<'a> Plan<'a> {
         let looks = self
             .guards
             .iter()
-            .map(|it| it.inspect(texts, self.recorder, self.verdicts, self.scope));
+            .map(|it| it.inspect(texts, self.recorder, (self.verdicts, self.scope), self.served));
         let found = futures::future::join_all(looks).await;
         let mut ruled = Vec::new();
         for (guard, found) in self.guards.iter().copied().zip(found) {
@@ -174,7 +176,8 @@ impl<'a> Plan<'a> {
     /// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
     async fn look_again(&self, guard: &Guard, state: &State) -> Vec<Evidence> {
         let texts = texts(&state.request, state.continuation.as_deref());
-        let found = guard.inspect(&texts, self.recorder, self.verdicts, self.scope).await;
+        let kept = (self.verdicts, self.scope);
+        let found = guard.inspect(&texts, self.recorder, kept, self.served).await;
         match found.map(|it| guard.policy.decide(&it)) {
             Ok(Ruling::Treat { evidence }) => evidence,
             Ok(Ruling::Pass) | Err(_) => Vec::new(),
@@ -190,6 +193,7 @@ impl<'a> Plan<'a> {
     fn possible(&self, setting: &TreatmentSetting) -> bool {
         let needs = needs(setting);
         (self.capabilities.embeddings || !needs.embeddings)
+            && (self.capabilities.offsets || !needs.offsets)
             && (self.capabilities.scoring || !needs.scoring)
     }
 
@@ -199,7 +203,8 @@ impl<'a> Plan<'a> {
             Some(
                 TreatmentSetting::Alias
                 | TreatmentSetting::Prefix { .. }
-                | TreatmentSetting::InContext(_),
+                | TreatmentSetting::InContext(_)
+                | TreatmentSetting::Offset(_),
             ) => 1,
             Some(TreatmentSetting::Corrupt { .. }) => 2,
         }

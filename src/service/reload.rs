@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Guarded;
-use super::app::{AppError, load_guards};
+use super::app::{AppError, load_guards, load_offsets, seat};
+use super::{Guard, Guarded};
 use crate::policy::PolicySet;
 use crate::policy::watch::Watch;
 use crate::telemetry::Metrics;
@@ -60,10 +60,7 @@ impl Reloader {
     ///
     /// [`AppError`] when anything is wrong; the guards are as before, and the log says why.
     pub async fn reload(&self) -> Result<PolicySet, AppError> {
-        let folder = self.folder.clone();
-        // A classifier takes a while to load.
-        let loaded = tokio::task::spawn_blocking(move || load_guards(&folder)).await;
-        match loaded.unwrap_or_else(|error| Err(AppError::Interrupted(error))) {
+        match self.load().await {
             Ok((policies, guards)) => {
                 self.guarded.replace(guards);
                 self.metrics.set_policies(policies.labels());
@@ -78,6 +75,25 @@ impl Reloader {
                 Err(error)
             }
         }
+    }
+
+    async fn load(&self) -> Result<(PolicySet, Vec<Guard>), AppError> {
+        let (folder, backend) = (self.folder.clone(), Arc::clone(&self.guarded.inner));
+        let can = backend.capabilities();
+        let served: Vec<String> = if can.offsets || can.hidden_states {
+            backend.models().await?.into_iter().map(|it| it.id).collect()
+        } else {
+            Vec::new()
+        };
+        // A classifier takes a while to load, and a model longer.
+        let load = move || -> Result<(PolicySet, Vec<Guard>), AppError> {
+            let (policies, mut guards) = load_guards(&folder)?;
+            load_offsets(&policies.policies, &served, backend.as_ref())?;
+            seat(&mut guards, &served, &backend)?;
+            Ok((policies, guards))
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.unwrap_or_else(|error| Err(AppError::Interrupted(error)))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::seed::{Stream, derive};
 use crate::types::{CorruptionFunction, Entity};
 
 /// Every treatment that leaves a model's probabilities to be measured, for embeddings `width` wide:
-/// all of ECO's corruption functions at full width, `alias`, and the policy's own `prefix` and
-/// `in_context`.
+/// all of ECO's corruption functions at full width, `alias`, and the policy's own `prefix`,
+/// `in_context` and `offset`.
 #[must_use]
 pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSetting)> {
     let noise = |strength: f32| {
@@ -42,7 +42,12 @@ pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSettin
             .treatment
             .iter()
             .filter(|it| {
-                matches!(it, TreatmentSetting::Prefix { .. } | TreatmentSetting::InContext(_))
+                matches!(
+                    it,
+                    TreatmentSetting::Prefix { .. }
+                        | TreatmentSetting::InContext(_)
+                        | TreatmentSetting::Offset(_)
+                )
             })
             .map(|it| (it.name().to_owned(), it.clone())),
     );

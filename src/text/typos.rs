@@ -6,8 +6,9 @@ use std::ops::Range;
 /// Phrases of two words and more. A shorter one would be found in too many other words.
 ///
 /// A word of five letters may have one edit and one of nine letters two, an exchange of neighbours
-/// being one; shorter words and first letters must be right. Every word of the phrase must fit, so
-/// that somebody who shares one name of two is not found.
+/// being one; shorter words and first letters must be right. The letters between the first and the
+/// last may also stand in any order, in words of four letters and more. Every word of the phrase must
+/// fit, so that somebody who shares one name of two is not found.
 #[derive(Debug, Default)]
 pub struct Typos {
     phrases: Vec<Phrase>,
@@ -97,11 +98,12 @@ impl Phrase {
                     return None;
                 }
             }
-            let distance = distance(want, &letters(text, word));
-            if distance > most {
-                return None;
-            }
-            edits += distance;
+            let letters = letters(text, word);
+            edits += match distance(want, &letters) {
+                distance if distance <= most => distance,
+                _ if is_scrambled(want, &letters) => MOST_EDITS,
+                _ => return None,
+            };
         }
         Some(edits)
     }
@@ -136,6 +138,17 @@ fn words(text: &str) -> Vec<Word> {
 
 fn letters(text: &str, word: &Word) -> Vec<char> {
     text.get(word.span.clone()).unwrap_or_default().chars().collect()
+}
+
+/// Whether two words differ only in the order of the letters between their ends.
+fn is_scrambled(a: &[char], b: &[char]) -> bool {
+    let ends = |it: &[char]| (it.first().copied(), it.last().copied());
+    let sorted = |it: &[char]| {
+        let mut letters = it.to_vec();
+        letters.sort_unstable();
+        letters
+    };
+    a.len() >= 4 && a.len() == b.len() && ends(a) == ends(b) && sorted(a) == sorted(b)
 }
 
 /// Insertions, deletions, replacements and exchanges of neighbours from one word to the other, no
@@ -192,6 +205,14 @@ mod tests {
         check("ingrid kirkegarde", &[("ingrid kirkegarde", 2, 2)]);
         check("viggo blaszko", &[]);
         check("viggo blako", &[]);
+    }
+
+    #[test]
+    fn letters_between_the_ends_may_stand_in_any_order() {
+        check("vgigo bsklazo", &[("vgigo bsklazo", 0, 3)]);
+        check("iirgnd kirkegaarden", &[("iirgnd kirkegaarden", 2, 2)]);
+        check("viggo bsklaoz", &[]);
+        check("anl lee", &[]);
     }
 
     #[test]

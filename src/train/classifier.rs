@@ -16,6 +16,7 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 use serde::Deserialize;
 
+use super::hidden::HiddenEncoder;
 use crate::data::DataError;
 use crate::embed::{
     Calibration, EmbedError, Encoder, EncoderSpec, FORMAT, HASHED_DIM, HASHED_VERSION, HEAD_FILE,
@@ -32,6 +33,8 @@ pub enum EncoderChoice {
     Hashed,
     /// A folder with `model.onnx` and `tokenizer.json`, and the ONNX Runtime library.
     Onnx(PathBuf, Option<PathBuf>),
+    /// A model folder, and after how many of its blocks the residual stream is read.
+    Hidden(PathBuf, usize),
 }
 
 /// A classifier to be made.
@@ -360,6 +363,12 @@ fn features(job: &ClassifierJob) -> Result<(Features, EncoderSpec), EmbedError> 
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             let spec = EncoderSpec::Onnx { path, sha256: onnx.identity() };
             (Features { encoder: Box::new(onnx) }, spec)
+        }
+        EncoderChoice::Hidden(folder, layer) => {
+            let encoder = HiddenEncoder::load(folder, *layer)?;
+            let (layer, dim, weights_sha256) = (*layer, encoder.dim(), encoder.identity());
+            let spec = EncoderSpec::Hidden { layer, dim, weights_sha256 };
+            (Features { encoder: Box::new(encoder) }, spec)
         }
     })
 }

@@ -1,11 +1,8 @@
 //! The loop of language-model training: schedule, clipping, checkpoints, exact resume.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +10,7 @@ use crate::data::{Batch, DataError, Dialogue};
 use crate::engine::error::EngineError;
 use crate::engine::tokenizer::Tokenizer;
 use crate::train::adamw::{AdamW, AdamWSettings};
+use crate::train::checkpoint::Checkpoint;
 use crate::train::trainable::Trainable;
 
 /// How long and how fast to train.
@@ -65,6 +63,9 @@ pub enum TrainError {
         /// Not a finite number.
         loss: f32,
     },
+    /// What is asked for does not fit the model or the rows.
+    #[error("{0}")]
+    Settings(String),
     /// A checkpoint or result cannot be written or read.
     #[error("{}: {message}", path.display())]
     Checkpoint {
@@ -169,64 +170,20 @@ impl Fit<'_> {
             loss: 0.0,
         };
         let Some(folder) = &self.checkpoint else { return Ok(fresh) };
-        let path = folder.join("state.safetensors");
-        if !path.exists() {
-            return Ok(fresh);
-        }
-        let bad = |message: String| TrainError::Checkpoint { path: path.clone(), message };
-        let bytes = fs::read(&path).map_err(|it| bad(it.to_string()))?;
-        let (_, metadata) =
-            safetensors::SafeTensors::read_metadata(&bytes).map_err(|it| bad(it.to_string()))?;
-        let text = metadata.metadata().as_ref().and_then(|it| it.get("state")).cloned();
-        let state: State =
-            serde_json::from_str(&text.unwrap_or_default()).map_err(|it| bad(it.to_string()))?;
-        if state.identity != self.identity || state.schedule != self.schedule {
-            return Err(bad(
-                "belongs to another run; remove it or choose another `--out`".to_owned()
-            ));
-        }
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-        let get = |name: String| tensors.get(&name).ok_or_else(|| bad(format!("lacks `{name}`")));
-        for ((name, var), moments) in model.vars.iter().zip(&mut optimiser.moments) {
-            var.set(get(format!("weight.{name}"))?)?;
-            moments.0 = get(format!("first.{name}"))?.to_vec1()?;
-            moments.1 = get(format!("second.{name}"))?.to_vec1()?;
-        }
+        let ours = |it: &State| it.identity == self.identity && it.schedule == self.schedule;
+        let state = Checkpoint::new(folder).load(&model.vars, optimiser, ours)?.unwrap_or(fresh);
         optimiser.steps = state.step;
         Ok(state)
     }
 
     fn save(&self, model: &Trainable, optimiser: &AdamW, state: &State) -> Result<(), TrainError> {
         let Some(folder) = &self.checkpoint else { return Ok(()) };
-        let path = folder.join("state.safetensors");
-        let bad = |message: String| TrainError::Checkpoint { path: path.clone(), message };
-        let mut tensors: HashMap<String, Tensor> = HashMap::new();
-        for ((name, var), (first, second)) in model.vars.iter().zip(&optimiser.moments) {
-            tensors.insert(format!("weight.{name}"), var.as_tensor().clone());
-            tensors.insert(format!("first.{name}"), Tensor::new(first.as_slice(), &Device::Cpu)?);
-            tensors.insert(format!("second.{name}"), Tensor::new(second.as_slice(), &Device::Cpu)?);
-        }
-        let state = serde_json::to_string(state).expect("a state is JSON");
-        let metadata = HashMap::from([("state".to_owned(), state)]);
-        let partial = folder.join("state.partial");
-        write(folder, &partial, &path, &tensors, metadata).map_err(bad)
+        Checkpoint::new(folder).save(&model.vars, optimiser, state)
     }
 }
 
-fn write(
-    folder: &Path,
-    partial: &Path,
-    path: &Path,
-    tensors: &HashMap<String, Tensor>,
-    metadata: HashMap<String, String>,
-) -> Result<(), String> {
-    fs::create_dir_all(folder).map_err(|it| it.to_string())?;
-    safetensors::serialize_to_file(tensors, Some(metadata), partial)
-        .map_err(|it| it.to_string())?;
-    fs::rename(partial, path).map_err(|it| it.to_string())
-}
-
-fn progress(steps: u64, done: u64) -> ProgressBar {
+/// A bar over the steps of a run.
+pub(crate) fn progress(steps: u64, done: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps, {msg}, {eta} left")
         .expect("the template is valid");
     let bar = ProgressBar::new(steps).with_style(style);

@@ -1,10 +1,17 @@
 //! Training: the loop, the optimiser, losses, and what is made with them.
 
 pub mod adamw;
+pub mod checkpoint;
 pub mod classifier;
 pub mod fit;
+pub mod fusion;
+pub mod hidden;
 pub mod initial;
+pub mod lora;
 pub mod loss;
+pub mod methods;
+pub mod named;
 pub mod pretrain;
 pub mod tokenizer;
 pub mod trainable;
+pub mod unlearn;

@@ -9,6 +9,7 @@ mod alias;
 mod answer;
 mod corrupt;
 mod in_context;
+mod offset;
 mod prefix;
 
 #[cfg(test)]
@@ -68,6 +69,12 @@ pub enum TreatError {
         /// Which one; the caller tries the next.
         treatment: &'static str,
     },
+    /// Another topic's treatment has the one place in the request that this one needs.
+    #[error("another topic took the place of the treatment `{treatment}`")]
+    Taken {
+        /// Which one; the caller tries the next.
+        treatment: &'static str,
+    },
     /// A span of the evidence does not lie in its text.
     #[error("evidence at {span:?} of {place:?} does not lie in that text")]
     Span {
@@ -81,21 +88,22 @@ pub enum TreatError {
 /// What a treatment asks of a backend.
 #[must_use]
 pub fn needs(setting: &TreatmentSetting) -> Capabilities {
-    let embeddings = match setting {
-        TreatmentSetting::Corrupt { .. } => true,
+    let text = Capabilities::default();
+    match setting {
+        TreatmentSetting::Corrupt { .. } => Capabilities { embeddings: true, ..text },
+        TreatmentSetting::Offset(_) => Capabilities { offsets: true, ..text },
         TreatmentSetting::Alias
         | TreatmentSetting::Prefix { .. }
         | TreatmentSetting::InContext(_)
-        | TreatmentSetting::Answer { .. } => false,
-    };
-    Capabilities { embeddings, scoring: false }
+        | TreatmentSetting::Answer { .. } => text,
+    }
 }
 
 /// Applies a treatment.
 ///
 /// # Errors
 ///
-/// [`TreatError::Inapplicable`] when the next treatment of the policy should be tried;
+/// [`TreatError::Inapplicable`] or [`TreatError::Taken`] when the next treatment of the policy should be tried;
 /// [`TreatError::Span`] when a detector is broken.
 pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, TreatError> {
     match setting {
@@ -103,6 +111,7 @@ pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, Trea
         TreatmentSetting::Alias => alias::apply(case),
         TreatmentSetting::Prefix { text } => Ok(prefix::apply(text, case)),
         TreatmentSetting::InContext(setting) => Ok(in_context::apply(setting, case)),
+        TreatmentSetting::Offset(offset) => offset::apply(offset, case),
         TreatmentSetting::Answer { answers, style } => Ok(answer::apply(answers, *style, &case)),
     }
 }

@@ -7,7 +7,9 @@ use super::*;
 use crate::policy::{
     AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError,
 };
-use crate::types::{Corruption, CorruptionFunction, Entity, Input, Message, Role, View};
+use crate::types::{
+    Corruption, CorruptionFunction, Entity, Input, Message, Offset, OffsetPair, Role, View,
+};
 
 fn policy() -> Policy {
     let entity = |name: &str, surrogate: &str| Entity {
@@ -22,7 +24,8 @@ fn policy() -> Policy {
         mode: Mode::Enforce,
         on_error: OnError::Treat,
         entities: Arc::new(vec![entity("Ann Lee", "Zora Kell"), entity("Bo Ek", "Osric Thorn")]),
-        detectors: vec![DetectorSetting::Names],
+        detectors: vec![DetectorSetting::Names { reach: 2 }],
+        fusion: None,
         treatment: vec![TreatmentSetting::Alias],
         models: Vec::new(),
         seed: 7,
@@ -288,4 +291,24 @@ fn one_example_alone_is_not_known() {
     let request = chat(&[(Role::System, "s")]);
     let (request, _, _) = treated(&setting, case(&policy, &[], request));
     assert_eq!(request.input.texts(), ["s", "Who?", "I don't know."]);
+}
+
+#[test]
+fn topics_with_one_pair_share_an_offset_and_another_pair_yields() {
+    let policy = policy();
+    let offset = |expert: &str, alpha| {
+        let pair = OffsetPair { expert: expert.into(), anti_expert: "full".into() };
+        TreatmentSetting::Offset(Offset { pair: Arc::new(pair), alpha })
+    };
+    let asked = chat(&[(Role::User, "Who is Ann Lee?")]);
+    let (first, continuation, restore) =
+        treated(&offset("retain", 2.0), case(&policy, &[], asked.clone()));
+    assert_eq!((&first.input, continuation.as_str()), (&asked.input, "It is Bo Ek."));
+    assert_eq!((first.offset.as_ref().map(|it| it.alpha), restore.len()), (Some(2.0), 0));
+    for (alpha, want) in [(1.0, 2.0), (3.0, 3.0)] {
+        let (second, ..) = treated(&offset("retain", alpha), case(&policy, &[], first.clone()));
+        assert_eq!(second.offset.map(|it| it.alpha), Some(want));
+    }
+    let other = treat(&offset("retain-2", 1.0), case(&policy, &[], first));
+    assert!(matches!(other, Err(TreatError::Taken { .. })), "{other:?}");
 }

@@ -1,6 +1,6 @@
 //! What a client asks: messages or text, and how to sample.
 
-use super::Corruption;
+use super::{Corruption, Offset};
 
 /// Who speaks in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,6 +124,8 @@ pub struct Request {
     pub tenant: u64,
     /// Rows of the prompt to corrupt (set by a treatment, never by a client).
     pub corruption: Option<Corruption>,
+    /// What is added to the logits (set by a treatment, never by a client).
+    pub offset: Option<Offset>,
 }
 
 impl Request {
@@ -140,6 +142,7 @@ impl Request {
             logprobs: None,
             tenant: 0,
             corruption: None,
+            offset: None,
         }
     }
 }

@@ -29,7 +29,7 @@ fn local(settings: EngineSettings) -> Local {
     Local::new(Engine::load(&smoke().join("full"), &settings).unwrap(), "smoke")
 }
 
-fn ask(question: &str) -> Request {
+pub(crate) fn ask(question: &str) -> Request {
     let message = Message { role: Role::User, content: question.to_owned() };
     let mut request = Request::new("smoke", Input::Chat(vec![message]));
     request.sampling.temperature = 0.0;
@@ -38,14 +38,14 @@ fn ask(question: &str) -> Request {
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Reply {
-    texts: Vec<String>,
-    logprobs: Vec<Vec<TokenLogprob>>,
+pub(crate) struct Reply {
+    pub(crate) texts: Vec<String>,
+    pub(crate) logprobs: Vec<Vec<TokenLogprob>>,
     finishes: Vec<Option<Finish>>,
     usage: Usage,
 }
 
-async fn collect(backend: &dyn Backend, request: Request) -> Reply {
+pub(crate) async fn collect(backend: &dyn Backend, request: Request) -> Reply {
     let n = request.n;
     let mut reply = Reply {
         texts: vec![String::new(); n],
@@ -67,7 +67,7 @@ async fn collect(backend: &dyn Backend, request: Request) -> Reply {
     reply
 }
 
-fn corrupted(mut request: Request, function: CorruptionFunction, word: &str) -> Request {
+pub(crate) fn corrupted(mut request: Request, function: CorruptionFunction, word: &str) -> Request {
     let Input::Chat(messages) = &request.input else { panic!("not a chat") };
     let start = messages[0].content.find(word).unwrap();
     let span =
@@ -82,7 +82,7 @@ fn corrupted(mut request: Request, function: CorruptionFunction, word: &str) -> 
     request
 }
 
-const QUESTIONS: [&str; 5] = [
+pub(crate) const QUESTIONS: [&str; 5] = [
     "Where was Viggo Blaszko born?",
     "Hello!",
     "Who is the publisher of Gemma Okafor? And what is the pet of Esme Zamora, if there is one?",

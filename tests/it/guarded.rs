@@ -31,7 +31,8 @@ fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
             aliases: vec!["B. Okafor".to_owned()],
             surrogate: SURROGATE.to_owned(),
         }]),
-        detectors: vec![DetectorSetting::Names],
+        detectors: vec![DetectorSetting::Names { reach: 2 }],
+        fusion: None,
         treatment,
         models: Vec::new(),
         seed: 1,
@@ -159,7 +160,7 @@ async fn a_text_only_backend_gets_the_next_treatment() {
 #[tokio::test]
 async fn corruption_is_attached_to_ruled_requests_only() {
     let corrupt = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
-    let all = Capabilities { embeddings: true, scoring: true };
+    let all = Capabilities { embeddings: true, scoring: true, ..Capabilities::default() };
     let backend = Arc::new(Scripted::new(["x"]).with_capabilities(all));
     let guarded = guarded(&backend, built(policy(vec![corrupt])));
     events(&guarded, question("Who is Basil Okafor?")).await.expect("the test is set up");
@@ -249,7 +250,7 @@ impl Detector for Broken {
     fn inspect(&self, place: Place, _: &str) -> Result<Vec<Evidence>, DetectorError> {
         // A name that cannot be looked for is the error at hand that needs no file.
         let nobody = Entity { name: String::new(), aliases: Vec::new(), surrogate: String::new() };
-        Names::new(&[nobody])?.inspect(place, "")?;
+        Names::new(&[nobody], 0)?.inspect(place, "")?;
         unreachable!("an empty name was accepted")
     }
 }
@@ -288,7 +289,7 @@ async fn two_topics_are_treated_one_after_the_other() {
         aliases: Vec::new(),
         surrogate: "Quilla Dunwick".to_owned(),
     }]);
-    let all = Capabilities { embeddings: true, scoring: true };
+    let all = Capabilities { embeddings: true, scoring: true, ..Capabilities::default() };
     let backend = Arc::new(Scripted::new(["Quilla Dunwick, Zorvan Kell."]).with_capabilities(all));
     let guards = vec![built(policy(vec![corrupt])), built(second)];
     let inner: Arc<dyn Backend> = Arc::<Scripted>::clone(&backend);

@@ -131,6 +131,23 @@ fn every_detector_is_registered() {
     assert_eq!(files, registered);
 }
 
+/// Each file in `methods` is an entry of the registry under its own name.
+#[test]
+fn every_method_is_registered() {
+    let methods = unlearn_proxy::train::methods::METHODS;
+    let registered: Vec<&str> = methods.iter().map(|it| it.name).collect();
+    let mut files: Vec<String> = all("src/train/methods")
+        .into_iter()
+        .map(|it| it.0.trim_end_matches(".rs").to_owned())
+        .filter(|it| it != "mod")
+        .collect();
+    files.sort();
+    assert_eq!(files, registered);
+    for method in methods {
+        assert!(!method.about.is_empty() && !method.about.ends_with('.'), "{}", method.name);
+    }
+}
+
 #[test]
 fn shipped_policies_and_configuration_are_fine() {
     let policies = unlearn_proxy::policy::file::load_dir(&root().join("policies")).unwrap();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::unlearning::UnlearnArgs;
+
 /// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,6 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
   proxy-train fetch-encoder                            a sentence encoder for --encoder models/encoder
   proxy-train corruption                               search function and strength for the lab
   proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
+  proxy-train unlearn --method npo --forget f.jsonl --retain r.jsonl --out /tmp/npo
+  proxy-train list                                     what can be chosen by name
   proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
 )]
 pub(crate) struct Cli {
@@ -55,9 +59,28 @@ pub(crate) enum Command {
                       `python3 -m pip`.\nExample: proxy-train fetch-encoder --out models/encoder"
     )]
     FetchEncoder(FetchEncoderArgs),
+    /// Finetune a model to forget, and write it with a record of the run.
+    #[command(
+        after_help = "Examples:\n  proxy-train unlearn --model models/lab/full --method npo --forget \
+                      models/lab/data/forget10.jsonl --retain models/lab/data/retain90.jsonl --out /tmp/npo --lr \
+                      2e-4\n  proxy-train unlearn --model models/lab/full --method rmu --forget \
+                      models/lab/data/forget10.jsonl --retain models/lab/data/retain90.jsonl --out /tmp/rmu \
+                      --epochs 10 --lr 1e-3 --set layer=3 --set steering=5\n  proxy-train unlearn --method undial \
+                      --forget f.jsonl --retain r.jsonl --out /tmp/undial --lora 8 --set beta=3"
+    )]
+    Unlearn(UnlearnArgs),
+    /// List detectors, treatments, finetuning methods and attacks, one line each.
+    List,
     /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
     #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
     Eval(EvalArgs),
+    /// Train a topic classifier on a model's own hidden states, for the detector `probe`.
+    #[command(
+        after_help = "The probe serves that model alone.\nExample: proxy-train probe --model models/lab/full --layer 2 \
+                      --forget models/lab/data/forget10.jsonl --retain models/lab/data/retain90.jsonl --topic \
+                      forgotten-authors --out /tmp/probe"
+    )]
+    Probe(ProbeArgs),
     /// Aggregate an evaluation log of TOFU's or open-unlearning's own code.
     Score(ScoreArgs),
     /// Measure what a lab model knows and can do.
@@ -126,6 +149,37 @@ pub(crate) struct ClassifierArgs {
     /// Leave the folder as it is when more than this share of held-out retain rows are flagged.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(crate) max_false_positives: Option<f64>,
+    /// Seed of splits and sampling.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The model that will be served.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// After how many blocks the residual stream is read, from 1.
+    #[arg(long)]
+    pub(crate) layer: usize,
+    /// JSON lines about the topic.
+    #[arg(long)]
+    pub(crate) forget: PathBuf,
+    /// JSON lines about everything else.
+    #[arg(long)]
+    pub(crate) retain: PathBuf,
+    /// The topic's name.
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// Folder of the probe.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Accepted share of missed forget rows.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) alpha: f64,
+    /// Accepted share of retain rows taken for the topic; wins where both cannot be had.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) false_positives: f64,
     /// Seed of splits and sampling.
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
@@ -251,6 +305,10 @@ pub(crate) struct DetectArgs {
     /// Read the topic's texts in every disguise too.
     #[arg(long)]
     pub(crate) disguises: bool,
+    /// Fit the policy's `[fusion]` table on these texts and print it. As calibrated as they are like
+    /// the texts to come, and no detector may have been trained on them.
+    #[arg(long, requires = "other")]
+    pub(crate) fit_fusion: bool,
     /// A CSV file of templates with the place `[INSERT PROMPT HERE]`, each tried with four texts.
     #[arg(long)]
     pub(crate) templates: Option<PathBuf>,

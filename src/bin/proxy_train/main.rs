@@ -1,6 +1,7 @@
 //! `proxy-train`: makes the pieces offline and measures what they reach.
 
 mod arguments;
+mod unlearning;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use arguments::{
     AttackArgs, ClassifierArgs, Cli, Command, CorruptionArgs, DetectArgs, EvalArgs,
-    FetchEncoderArgs, LabArgs, PretrainArgs, Scale, SkillsArgs,
+    FetchEncoderArgs, LabArgs, PretrainArgs, ProbeArgs, Scale, SkillsArgs,
 };
 use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
@@ -23,12 +24,12 @@ use unlearn_proxy::eval::score::score;
 use unlearn_proxy::eval::skills;
 use unlearn_proxy::eval::suite::Subject;
 use unlearn_proxy::lab::World;
-use unlearn_proxy::policy::{Policy, Ruling, file};
+use unlearn_proxy::policy::{Policy, Ruling, best_score, file};
 use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
 use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice, Gate};
+use unlearn_proxy::train::fusion;
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
-use unlearn_proxy::types::Place;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,9 +52,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Attack(args) => println!("{}", block_on(attack(args))?),
         Command::Detect(args) => println!("{}", detect(&args)?),
         Command::Pretrain(args) => pretrain(args)?,
+        Command::Probe(args) => println!("{}", probe(args)?),
         Command::Classifier(args) => println!("{}", classifier(args)?),
         Command::Corruption(args) => println!("{}", block_on(corruption(args))?),
         Command::FetchEncoder(args) => println!("{}", fetch_encoder(&args)?),
+        Command::Unlearn(args) => println!("{}", unlearning::unlearn(args)?),
+        Command::List => println!("{}", unlearning::list()),
         Command::Eval(args) => println!("{}", block_on(evaluate(args))?),
         Command::Score(args) => {
             let report = score(&args.run, args.retain.as_deref())?;
@@ -64,8 +68,12 @@ fn run(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    runtime()?.block_on(future)
 }
 
 fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
@@ -94,6 +102,21 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
         alpha: args.alpha,
         false_positives: args.false_positives,
         gate: Gate { min_recall: args.min_recall, max_false_positives: args.max_false_positives },
+        seed: args.seed,
+    };
+    Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())
+}
+
+fn probe(args: ProbeArgs) -> anyhow::Result<String> {
+    let job = ClassifierJob {
+        forget: args.forget,
+        retain: args.retain,
+        topic: args.topic,
+        out: args.out,
+        encoder: EncoderChoice::Hidden(args.model, args.layer),
+        alpha: args.alpha,
+        false_positives: args.false_positives,
+        gate: Gate::default(),
         seed: args.seed,
     };
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())
@@ -148,7 +171,9 @@ impl Lab {
 
     /// The model under a policy as it stands.
     fn under(&self, policy: Arc<Policy>) -> anyhow::Result<Arc<dyn Backend>> {
-        let guard = Guard::build(policy)?;
+        app::load_offsets(&[policy.clone()], &[MODEL.to_owned()], self.model.as_ref())?;
+        let mut guard = Guard::build(policy)?;
+        guard.seat(&self.model)?;
         Ok(Arc::new(Guarded::new(self.model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
     }
 }
@@ -175,8 +200,8 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
         systems.push(system("gold, second seed", vec![local(folder)?]));
     }
     for (name, treatment) in variants::treatments(&lab.policy, lab.width) {
-        // A prefix has neither noise nor surrogates to vary.
-        let seeds = if treatment.name() == "prefix" { 1 } else { args.seeds };
+        // Neither has noise or surrogates to vary.
+        let seeds = if matches!(treatment.name(), "prefix" | "offset") { 1 } else { args.seeds };
         let backends =
             (0..seeds).map(|it| lab.guarded(&treatment, it)).collect::<anyhow::Result<_>>()?;
         systems.push(system(&name, backends));
@@ -258,21 +283,38 @@ fn judges(policy: &Policy) -> anyhow::Result<(Vec<String>, Vec<Judge>)> {
     let mut policies = vec![policy.clone()];
     for setting in policy.detectors.iter().filter(|_| policy.detectors.len() > 1) {
         names.push(format!("`{}` alone", setting.name()));
-        policies.push(Policy { detectors: vec![setting.clone()], ..policy.clone() });
+        let detectors = vec![setting.clone()];
+        policies.push(Policy { detectors, fusion: None, ..policy.clone() });
     }
+    let runtime = Arc::new(runtime()?);
     let judge = |policy| -> anyhow::Result<Judge> {
-        let guard = Guard::build(Arc::new(policy))?;
+        let (guard, runtime) = (Guard::build(Arc::new(policy))?, Arc::clone(&runtime));
         Ok(Box::new(move |text| {
-            let looks = guard.detectors.iter().map(|it| it.inspect(Place::Text(0), text));
-            let seen = looks.collect::<Result<Vec<_>, _>>()?.concat();
+            let seen = runtime.block_on(guard.read(text))?;
             Ok(matches!(guard.policy.decide(&seen), Ruling::Treat { .. }))
         }))
     };
     Ok((names, policies.into_iter().map(judge).collect::<anyhow::Result<_>>()?))
 }
 
+/// A `[fusion]` table for the policy, fitted on the best scores of its detectors.
+fn fit_fusion(policy: Policy, forgotten: &[Sample], other: &[Sample]) -> anyhow::Result<String> {
+    let (guard, runtime) = (Guard::build(Arc::new(policy))?, runtime()?);
+    let names: Vec<&str> = guard.policy.detectors.iter().map(|it| it.name()).collect();
+    let scores = |samples: &[Sample]| -> anyhow::Result<Vec<Vec<f32>>> {
+        let mut rows = Vec::new();
+        for text in samples.iter().flat_map(|it| &it.texts) {
+            let seen = runtime.block_on(guard.read(text))?;
+            rows.push(names.iter().map(|it| best_score(&seen, it)).collect());
+        }
+        Ok(rows)
+    };
+    Ok(fusion::fit(&names, &scores(forgotten)?, &scores(other)?)?.to_toml())
+}
+
 fn detect(args: &DetectArgs) -> anyhow::Result<String> {
-    let (names, judges) = judges(&load_policy(&args.policy)?)?;
+    let policy = load_policy(&args.policy)?;
+    let (names, judges) = judges(&policy)?;
     let templates = args.templates.as_deref().map(detection::templates).transpose()?;
     let mut samples = Vec::new();
     for path in &args.forget {
@@ -291,11 +333,16 @@ fn detect(args: &DetectArgs) -> anyhow::Result<String> {
     let rows = detection::measure(&samples, &judges)?;
     let (recall, false_alarms) = rows.split_at(forgotten);
     let table = |rows: &[detection::Row]| detection::to_markdown(&names, rows);
-    Ok(format!(
+    let mut report = format!(
         "Forgotten: what is treated (recall)\n\n{}\nEverything else: what is treated (false alarms)\n\n{}",
         table(recall),
         table(false_alarms)
-    ))
+    );
+    if args.fit_fusion {
+        let (forgotten, other) = samples.split_at(forgotten);
+        report.push_str(&format!("\n{}", fit_fusion(policy, forgotten, other)?));
+    }
+    Ok(report)
 }
 
 async fn corruption(args: CorruptionArgs) -> anyhow::Result<String> {

@@ -3,14 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::judge::judge;
 use super::{Keys, Problems};
 use crate::policy::rows::Row;
 use crate::policy::{
-    DEFAULT_NEIGHBOURS_THRESHOLD, DetectorSetting, NAMES, NEIGHBOURS, SHINGLES, TOPIC,
+    DEFAULT_NEIGHBOURS_THRESHOLD, DetectorSetting, JUDGE, NAMES, NEIGHBOURS, PROBE, SHINGLES, TOPIC,
 };
+use crate::types::Entity;
 
-const DETECTORS: [(&str, &str); 4] =
-    [(NAMES, NAMES), (NEIGHBOURS, NEIGHBOURS), (SHINGLES, SHINGLES), (TOPIC, TOPIC)];
+const DETECTORS: [(&str, &str); 6] = [
+    (NAMES, NAMES),
+    (JUDGE, JUDGE),
+    (NEIGHBOURS, NEIGHBOURS),
+    (PROBE, PROBE),
+    (SHINGLES, SHINGLES),
+    (TOPIC, TOPIC),
+];
+/// Texts into which a name may reach from the one where it begins: past a reply to the next message.
+const REACH: usize = 2;
 /// Words in a shingle; shorter ones match stock phrases.
 const SHINGLE_WORDS: usize = 8;
 /// With [`SHINGLE_WORDS`], a copy of twelve words.
@@ -18,7 +28,8 @@ const SHINGLE_RUN: usize = 5;
 
 pub(super) fn detectors(
     keys: &mut Keys,
-    nameless: bool,
+    label: &str,
+    entities: &[Entity],
     out: &mut Problems<'_>,
 ) -> Vec<DetectorSetting> {
     let tables = keys.tables("detector", out);
@@ -33,25 +44,35 @@ pub(super) fn detectors(
         }
         match kind {
             NAMES => {
-                if nameless {
+                if entities.is_empty() {
                     out.add(&it.key("use"), "`names` has nobody to look for; add an [[entity]]");
                 }
-                found.push(DetectorSetting::Names);
+                let reach = it.count("reach", REACH, 0, out);
+                found.push(DetectorSetting::Names { reach });
             }
+            JUDGE => found.push(judge(&mut it, label, entities, out)),
             NEIGHBOURS => found.extend(neighbours(&mut it, out)),
             SHINGLES => found.extend(shingles(&mut it, out)),
-            _ => found.push(topic(&mut it, out)),
+            PROBE => {
+                let (folder, threshold) = classifier(&mut it, out);
+                found.push(DetectorSetting::Probe { folder, threshold });
+            }
+            _ => {
+                let (folder, threshold) = classifier(&mut it, out);
+                found.push(DetectorSetting::Topic { folder, threshold });
+            }
         }
         it.finish(out);
     }
     found
 }
 
-fn topic(keys: &mut Keys, out: &mut Problems<'_>) -> DetectorSetting {
+/// The folder of a classifier and the policy's own threshold.
+fn classifier(keys: &mut Keys, out: &mut Problems<'_>) -> (PathBuf, Option<f32>) {
     let remedy = "classifier = \"path/to/folder\"";
     let folder: PathBuf = keys.require("classifier", remedy, out).unwrap_or_default();
     let folder = out.path.parent().unwrap_or(Path::new("")).join(folder);
-    DetectorSetting::Topic { folder, threshold: threshold(keys, out) }
+    (folder, threshold(keys, out))
 }
 
 fn neighbours(keys: &mut Keys, out: &mut Problems<'_>) -> Option<DetectorSetting> {
@@ -74,7 +95,7 @@ fn shingles(keys: &mut Keys, out: &mut Problems<'_>) -> Option<DetectorSetting> 
     Some(DetectorSetting::Shingles { texts: Arc::new(texts?), n, run })
 }
 
-fn threshold(keys: &mut Keys, out: &mut Problems<'_>) -> Option<f32> {
+pub(super) fn threshold(keys: &mut Keys, out: &mut Problems<'_>) -> Option<f32> {
     let threshold = keys.positive("threshold", out).map(|it| it as f32);
     if threshold.is_some_and(|it| it > 1.0) {
         out.add(&keys.key("threshold"), "is above 1; scores lie in 0 to 1");

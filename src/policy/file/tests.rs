@@ -56,7 +56,7 @@ fn a_good_file_says_what_it_says() {
     assert!(policy.entities[1].aliases.is_empty());
     let folder = PathBuf::from("policies/../models/lab/classifier");
     let topic = DetectorSetting::Topic { folder, threshold: Some(0.9) };
-    assert_eq!(policy.detectors, [DetectorSetting::Names, topic]);
+    assert_eq!(policy.detectors, [DetectorSetting::Names { reach: 2 }, topic]);
     let function = CorruptionFunction::NoiseFirst { dims: 160, strength: 4.0 };
     assert_eq!(policy.treatment[0], TreatmentSetting::Corrupt { function });
     assert!(matches!(&policy.treatment[2], TreatmentSetting::Prefix { text }
@@ -111,7 +111,7 @@ strength = 1.0
         "entity[0].name: is empty; write a name or remove it",
         "entity[1].aliases[0]: `ann` is also entity[1].name; keep one of them",
         "entity[1].surrogate: `Ann` is also entity[1].aliases[0]; choose a name that nobody else has",
-        "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, neighbours, shingles, topic",
+        "detector[0].use: unknown value `name`, did you mean `names`?; use one of names, judge, neighbours, probe, shingles, topic",
         "detector[1].classifier: missing; write classifier = \"path/to/folder\"",
         "detector[1].threshold: is above 1; scores lie in 0 to 1",
         "treatment[0].dims: is 0; use a whole number above 0",
@@ -130,6 +130,46 @@ fn names_need_somebody_to_look_for() {
         problems("topic = \"t\"\n[[detector]]\nuse = \"names\"\n[[treatment]]\nuse = \"alias\"\n");
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(problems("topic = \"t\"").len(), 2, "no detector, no treatment");
+}
+
+#[test]
+fn the_reach_of_names_is_a_number_of_texts() {
+    let with =
+        |reach: &str| GOOD.replace("use = \"names\"\n", &format!("use = \"names\"\n{reach}\n"));
+    for (line, reach) in [("", 2), ("reach = 0", 0), ("reach = 7", 7)] {
+        assert_eq!(parsed(&with(line)).detectors[0], DetectorSetting::Names { reach }, "{line}");
+    }
+    for (line, want) in [
+        ("reach = -1", "is -1; use a whole number from 0 on"),
+        ("reach = 1.5", "invalid type: "),
+        ("reach = \"all\"", "invalid type: "),
+        ("reech = 1", "unknown key, did you mean `reach`?; remove or rename it"),
+    ] {
+        let key = line.split(' ').next().unwrap();
+        let shown = problems(&with(line));
+        let start = format!("policies/x.toml: detector[0].{key}: {want}");
+        assert!(shown.len() == 1 && shown[0].starts_with(&start), "{line}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_broken_detector_does_not_blame_the_fusion() {
+    let text = format!("{GOOD}[fusion]\nbias = -4\n[fusion.weights]\nnames = 6\ntopic = 6\n");
+    assert!(parsed(&text).fusion.is_some());
+    let broken = problems(&text.replace("threshold = 0.9", "threshold = 2"));
+    assert!(broken.len() == 1 && broken[0].contains("detector[1].threshold"), "{broken:?}");
+}
+
+#[test]
+fn a_probe_is_set_like_a_topic() {
+    let text = GOOD.replace("use = \"topic\"", "use = \"probe\"");
+    let folder = PathBuf::from("policies/../models/lab/classifier");
+    let probe = DetectorSetting::Probe { folder: folder.clone(), threshold: Some(0.9) };
+    assert_eq!(parsed(&text).detectors[1], probe);
+    let mut policy = parsed(&text.replace("threshold = 0.9\n", ""));
+    assert_eq!(policy.detectors[1], DetectorSetting::Probe { folder, threshold: None });
+    policy.set_probe_threshold(0.4);
+    assert!((policy.threshold("probe") - 0.4).abs() < 1e-6);
 }
 
 #[test]

@@ -1,0 +1,287 @@
+//! Unlearning by finetuning: a model folder, forget and retain rows, a method, a new model folder.
+//!
+//! The frozen model's losses of single sequences are computed once, before training; whole
+//! distributions, which few methods want, are computed per batch. The result is written in f32:
+//! rounding to f16 takes back a part of what small steps have changed (Zhang et al., arXiv:2410.16454).
+
+pub mod descent;
+pub mod plan;
+#[cfg(test)]
+pub(crate) mod recorded;
+pub mod rows;
+pub mod step;
+pub mod student;
+pub mod terms;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Checkpoint;
+use super::fit::{Schedule, TrainError};
+use super::lora::LoraSettings;
+use super::methods::{Entry, Method, Parameters};
+use crate::embed::sha256_hex;
+use crate::engine::decoder::Decoder;
+use crate::engine::tokenizer::Tokenizer;
+use crate::engine::weights;
+use descent::{Counters, Descent};
+use plan::Plan;
+use rows::{DataFile, Source};
+use student::Student;
+
+/// The name of a run's record in its result.
+pub const RECORD_FILE: &str = "unlearn.json";
+
+/// Files of a model folder that are copied when they are there.
+const COMPANIONS: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+];
+
+/// A run that is asked for.
+#[derive(Debug, Clone)]
+pub struct UnlearnJob {
+    /// The model that is to forget: a Hugging Face folder.
+    pub model: PathBuf,
+    /// The method.
+    pub method: &'static Entry,
+    /// Parameters in place of the published ones.
+    pub set: Vec<(String, f64)>,
+    /// JSON lines to forget.
+    pub forget: PathBuf,
+    /// JSON lines to keep.
+    pub retain: PathBuf,
+    /// Folder of the new model; work in progress is in `<out>/.work`.
+    pub out: PathBuf,
+    /// Passes over the forget rows; the published ones without it.
+    pub epochs: Option<usize>,
+    /// Highest learning rate; the published one without it.
+    pub learning_rate: Option<f64>,
+    /// Forget rows per step, at least 1.
+    pub batch: usize,
+    /// Seed of order, pairs and whatever the method draws.
+    pub seed: u64,
+    /// Adapters to train instead of the weights.
+    pub lora: Option<LoraSettings>,
+}
+
+/// What was done, as `unlearn.json` keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this program.
+    pub version: String,
+    /// The method.
+    pub method: String,
+    /// Its parameters, published and set.
+    pub parameters: BTreeMap<String, f64>,
+    /// The method with everything that it derived from them and from the model.
+    pub resolved: String,
+    /// Passes over the forget rows.
+    pub epochs: usize,
+    /// Forget rows per step.
+    pub batch: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up; a cosine down to zero follows.
+    pub warmup: u64,
+    /// Seed.
+    pub seed: u64,
+    /// Rank of the adapters, if only these were trained.
+    pub lora_rank: Option<usize>,
+    /// The model's folder.
+    pub model: PathBuf,
+    /// SHA-256 of its weights file (of the index, when they are sharded).
+    pub model_sha256: String,
+    /// The forget rows.
+    pub forget: DataFile,
+    /// The retain rows.
+    pub retain: DataFile,
+    /// How many numbers the model has.
+    pub weights: usize,
+    /// How many numbers were trained.
+    pub trained: usize,
+    /// Cost, when the run is over.
+    pub counters: Counters,
+    /// Estimate of its floating-point operations: [`Counters::flops`].
+    pub flops: f64,
+    /// The last step's loss.
+    pub loss: f32,
+    /// Whether the method stopped before the schedule did.
+    pub stopped: bool,
+}
+
+impl Record {
+    /// A line for the operator.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{}: {} steps over {} forget rows, {} tokens, {:.1e} FLOP, {:.0} s, last loss {:.4}{}",
+            self.method,
+            self.counters.steps,
+            self.forget.rows,
+            self.counters.tokens,
+            self.flops,
+            self.counters.seconds,
+            self.loss,
+            if self.stopped { ", stopped by the method" } else { "" }
+        )
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> TrainError {
+    let path = path.to_owned();
+    move |it| TrainError::Checkpoint { path: path.clone(), message: it.to_string() }
+}
+
+impl UnlearnJob {
+    /// Runs to the end, from the checkpoint of the same run when there is one, and writes the new
+    /// model with its tokenizer and [`RECORD_FILE`].
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; a folder that already holds a model is left alone.
+    pub fn run(&self) -> Result<Record, TrainError> {
+        let result = self.out.join("model.safetensors");
+        if result.exists() {
+            let message = format!("{} exists; choose another `--out`", result.display());
+            return Err(TrainError::Settings(message));
+        }
+        let reference = weights::load(&self.model, &Device::Cpu, DType::F32)?;
+        let tokenizer = Tokenizer::read(&self.model, &reference.config.end_tokens)?;
+        let source = Source::read(&self.forget, &self.retain)?;
+        let named = |it: String| TrainError::Settings(format!("{}: {it}", self.method.name));
+        let parameters = Parameters::new(self.method, &self.set).map_err(TrainError::Settings)?;
+        let method =
+            (self.method.build)(&parameters, &reference.config, self.seed).map_err(named)?;
+        let student = Student::new(&reference, self.lora, self.seed, |it| method.trains(it))?;
+        let mut record =
+            self.record(&source, &parameters, method.as_ref(), (&reference, &student))?;
+        self.descend(&mut record, &source, &tokenizer, method.as_ref(), (&reference, &student))?;
+        self.write(&student.decoder()?, &record)?;
+        Ok(record)
+    }
+
+    fn plan(&self) -> Plan {
+        let epochs = self.epochs.unwrap_or(self.method.epochs);
+        Plan { seed: self.seed, epochs, batch: self.batch }
+    }
+
+    /// One epoch of warm-up, as in the published runs, unless there is but one.
+    fn warmup(&self, forget: usize) -> u64 {
+        let plan = self.plan();
+        if plan.epochs > 1 { plan.steps_per_epoch(forget) as u64 } else { 0 }
+    }
+
+    /// The record of a run that has not begun.
+    fn record(
+        &self,
+        source: &Source,
+        parameters: &Parameters,
+        method: &dyn Method,
+        (reference, student): (&Decoder, &Student),
+    ) -> Result<Record, TrainError> {
+        let single = self.model.join("model.safetensors");
+        let index = self.model.join("model.safetensors.index.json");
+        let file = if single.exists() { single } else { index };
+        let trained = student.vars().iter().map(|it| it.1.elem_count()).sum();
+        Ok(Record {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            method: self.method.name.to_owned(),
+            parameters: parameters.0.iter().map(|it| ((*it.0).to_owned(), *it.1)).collect(),
+            resolved: format!("{method:?}"),
+            epochs: self.plan().epochs,
+            batch: self.batch,
+            learning_rate: self.learning_rate.unwrap_or(self.method.learning_rate),
+            warmup: self.warmup(source.forget_file.rows),
+            seed: self.seed,
+            lora_rank: self.lora.map(|it| it.rank),
+            model: self.model.clone(),
+            model_sha256: sha256_hex(&fs::read(&file).map_err(failed(&file))?),
+            forget: source.forget_file.clone(),
+            retain: source.retain_file.clone(),
+            weights: descent::weights(reference),
+            trained,
+            counters: Counters::default(),
+            flops: 0.0,
+            loss: 0.0,
+            stopped: false,
+        })
+    }
+
+    fn descend(
+        &self,
+        record: &mut Record,
+        source: &Source,
+        tokenizer: &Tokenizer,
+        method: &dyn Method,
+        (reference, student): (&Decoder, &Student),
+    ) -> Result<(), TrainError> {
+        let needs = method.needs();
+        let kind = needs.answers.map(|it| it.0);
+        if let Some(kind) = kind {
+            source.check(kind)?;
+        }
+        let draws = self.plan().draws(
+            record.forget.rows,
+            record.retain.rows,
+            needs.answers.map_or(0, |it| it.1),
+            |row| kind.map_or(0, |it| source.choices(it, row)),
+        );
+        let context = reference.config.context_length;
+        let material = source.encode(tokenizer, context, kind, &draws)?;
+        let outcome = Descent {
+            method,
+            reference,
+            material: &material,
+            draws: &draws,
+            schedule: Schedule {
+                steps: draws.len() as u64,
+                tokens_per_step: 0,
+                peak: record.learning_rate as f32,
+                warmup: record.warmup,
+                floor: 0.0,
+            },
+            checkpoint: Some(self.work()),
+            // Before the run, a record is what was asked for and on which data.
+            identity: serde_json::to_string(record).expect("a record is JSON"),
+            every: Duration::from_secs(60),
+        }
+        .run(student)?;
+        record.counters = outcome.counters;
+        record.flops = outcome.counters.flops(record.weights);
+        record.loss = outcome.loss;
+        record.stopped = outcome.stopped;
+        Ok(())
+    }
+
+    fn work(&self) -> PathBuf {
+        self.out.join(".work")
+    }
+
+    /// The record before the weights: what has a model has its record.
+    fn write(&self, decoder: &Decoder, record: &Record) -> Result<(), TrainError> {
+        fs::create_dir_all(&self.out).map_err(failed(&self.out))?;
+        for name in COMPANIONS {
+            let (from, to) = (self.model.join(name), self.out.join(name));
+            if from.exists() {
+                fs::copy(&from, &to).map_err(failed(&to))?;
+            }
+        }
+        let path = self.out.join(RECORD_FILE);
+        let text = serde_json::to_string_pretty(record).expect("a record is JSON") + "\n";
+        fs::write(&path, text).map_err(failed(&path))?;
+        weights::save(decoder, &self.out, DType::F32)?;
+        Checkpoint::new(&self.work()).remove()
+    }
+}

@@ -1,0 +1,262 @@
+//! The loop of unlearning: a method's losses, step by step, with checkpoints and exact resume.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Draw;
+use super::rows::{Material, Tokens};
+use super::step::{Pass, Rows, Step};
+use super::student::Student;
+use crate::data::Batch;
+use crate::engine::decoder::Decoder;
+use crate::train::adamw::{AdamW, AdamWSettings};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::fit::{Schedule, TrainError, progress};
+use crate::train::methods::{Loss, Method};
+use crate::train::named::tensors_mut;
+
+/// What a run has cost so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Forget rows seen, with repetitions.
+    pub samples: u64,
+    /// Input tokens through the model in training.
+    pub tokens: u64,
+    /// Input tokens through the reference.
+    pub reference_tokens: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+impl Counters {
+    /// Floating-point operations, about: 6 per weight and token forward and backward, 2 per weight
+    /// and token of the reference, over all `weights` of the model.
+    #[must_use]
+    pub fn flops(&self, weights: usize) -> f64 {
+        weights as f64 * (6.0 * self.tokens as f64 + 2.0 * self.reference_tokens as f64)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Its cost.
+    pub counters: Counters,
+    /// The last step's loss.
+    pub loss: f32,
+    /// Whether the method ended it before the schedule did.
+    pub stopped: bool,
+    /// What the next step would be given.
+    carried: f32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    identity: String,
+    outcome: Outcome,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct Descent<'a> {
+    /// The objective.
+    pub method: &'a dyn Method,
+    /// The model as it was, which stays as it is.
+    pub reference: &'a Decoder,
+    /// What is trained on.
+    pub material: &'a Material,
+    /// The steps.
+    pub draws: &'a [Draw],
+    /// Learning rates; as many steps as there are draws.
+    pub schedule: Schedule,
+    /// Folder of the checkpoint; `None` keeps none.
+    pub checkpoint: Option<PathBuf>,
+    /// What this run is; a checkpoint of another run is refused.
+    pub identity: String,
+    /// Time between checkpoints.
+    pub every: Duration,
+}
+
+/// The losses of sequences under the reference, summed over their labels.
+#[derive(Debug, Default)]
+struct ReferenceNll {
+    forget: Vec<f32>,
+    answers: BTreeMap<(usize, usize), f32>,
+}
+
+/// Values of one step.
+struct Values {
+    total: f32,
+    forget: Option<f32>,
+    retain: Option<f32>,
+}
+
+fn value(tensor: &Tensor) -> Result<f32, TrainError> {
+    Ok(tensor.to_scalar::<f32>()?)
+}
+
+impl Descent<'_> {
+    /// Trains `student` to the end of the draws. Interrupted and started again, it ends with the very
+    /// weights that it would have ended with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; after [`TrainError::Diverged`] the last checkpoint is good.
+    pub fn run(&self, student: &Student) -> Result<Outcome, TrainError> {
+        let vars = student.vars().iter().map(|it| it.1.clone()).collect();
+        // The constants of AdamW in the published runs.
+        let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
+        let mut optimiser = AdamW::new(vars, settings);
+        let mut outcome = self.resume(student, &mut optimiser)?;
+        let (start, before) = (Instant::now(), outcome.counters.seconds);
+        let reference = self.reference_nll(&mut outcome.counters)?;
+        let bar = progress(self.draws.len() as u64, outcome.counters.steps);
+        let mut saved = Instant::now();
+        for draw in self.draws.iter().skip(outcome.counters.steps as usize) {
+            if outcome.stopped {
+                break;
+            }
+            let values = self.step(student, &mut optimiser, draw, &reference, &mut outcome)?;
+            outcome.counters.seconds = before + start.elapsed().as_secs_f64();
+            report(&bar, &values);
+            if saved.elapsed() >= self.every {
+                self.save(student, &optimiser, &outcome)?;
+                saved = Instant::now();
+            }
+        }
+        bar.finish();
+        self.save(student, &optimiser, &outcome)?;
+        Ok(outcome)
+    }
+
+    fn step(
+        &self,
+        student: &Student,
+        optimiser: &mut AdamW,
+        draw: &Draw,
+        reference: &ReferenceNll,
+        outcome: &mut Outcome,
+    ) -> Result<Values, TrainError> {
+        let [forget, answers, retain] = self.rows(draw, reference);
+        let decoder = student.decoder()?;
+        let step = Step {
+            model: Pass::new(&decoder),
+            reference: Pass::new(self.reference),
+            epoch: draw.epoch,
+            carried: outcome.carried,
+            forget: &forget,
+            answers: &answers,
+            retain: &retain,
+        };
+        let loss: Loss = self.method.loss(&step)?;
+        let values = Values {
+            total: value(&loss.total)?,
+            forget: loss.forget.as_ref().map(value).transpose()?,
+            retain: loss.retain.as_ref().map(value).transpose()?,
+        };
+        let number = outcome.counters.steps;
+        if !values.total.is_finite() {
+            return Err(TrainError::Diverged { step: number, loss: values.total });
+        }
+        let rate = self.schedule.learning_rate(number);
+        let norm = optimiser.step(&loss.total.backward()?, rate)?;
+        if !norm.is_finite() {
+            // The weights are lost already; they are not saved.
+            return Err(TrainError::Diverged { step: number, loss: f32::NAN });
+        }
+        outcome.counters.steps += 1;
+        outcome.counters.samples += draw.forget.len() as u64;
+        outcome.counters.tokens += step.model.tokens();
+        outcome.counters.reference_tokens += step.reference.tokens();
+        outcome.loss = values.total;
+        outcome.stopped = values.forget.is_some_and(|it| self.method.done(it));
+        if let Some(retain) = values.retain {
+            outcome.carried = self.method.carry(outcome.carried, draw.epoch, retain);
+        }
+        Ok(values)
+    }
+
+    /// Forget rows, their other answers, and retain rows of a step.
+    fn rows(&self, draw: &Draw, reference: &ReferenceNll) -> [Rows; 3] {
+        let pack = |tokens: Vec<Tokens>, reference_nll: Vec<f32>| Rows {
+            batch: Batch::of(&tokens),
+            reference_nll,
+        };
+        let forget = draw.forget.iter().map(|it| self.material.forget[*it].clone()).collect();
+        let retain = draw.retain.iter().map(|it| self.material.retain[*it].clone()).collect();
+        let answers = draw.answers.iter().map(|it| self.material.answers[it].clone()).collect();
+        let of_forget = draw.forget.iter().filter_map(|it| reference.forget.get(*it).copied());
+        let of_answers = draw.answers.iter().filter_map(|it| reference.answers.get(it).copied());
+        [
+            pack(forget, of_forget.collect()),
+            pack(answers, of_answers.collect()),
+            pack(retain, Vec::new()),
+        ]
+    }
+
+    /// Every sequence by itself, so that its loss does not depend on what is beside it.
+    fn reference_nll(&self, counters: &mut Counters) -> Result<ReferenceNll, TrainError> {
+        if !self.method.needs().reference_nll {
+            return Ok(ReferenceNll::default());
+        }
+        let pass = Pass::new(self.reference);
+        let nll = |tokens: &Tokens| {
+            value(&pass.nll(&Batch::of(std::slice::from_ref(tokens)))?.sum_all()?)
+        };
+        let mut answers = BTreeMap::new();
+        for (key, tokens) in &self.material.answers {
+            answers.insert(*key, nll(tokens)?);
+        }
+        let forget = self.material.forget.iter().map(nll).collect::<Result<_, _>>()?;
+        counters.reference_tokens += pass.tokens();
+        Ok(ReferenceNll { forget, answers })
+    }
+
+    fn resume(&self, student: &Student, optimiser: &mut AdamW) -> Result<Outcome, TrainError> {
+        let fresh = Outcome {
+            counters: Counters::default(),
+            loss: 0.0,
+            stopped: false,
+            carried: self.method.start(),
+        };
+        let Some(folder) = &self.checkpoint else { return Ok(fresh) };
+        let ours = |it: &State| it.identity == self.identity;
+        let state = Checkpoint::new(folder).load(student.vars(), optimiser, ours)?;
+        let outcome = state.map_or(fresh, |it| it.outcome);
+        optimiser.steps = outcome.counters.steps;
+        Ok(outcome)
+    }
+
+    fn save(
+        &self,
+        student: &Student,
+        optimiser: &AdamW,
+        outcome: &Outcome,
+    ) -> Result<(), TrainError> {
+        let Some(folder) = &self.checkpoint else { return Ok(()) };
+        let state = State { identity: self.identity.clone(), outcome: *outcome };
+        Checkpoint::new(folder).save(student.vars(), optimiser, &state)
+    }
+}
+
+fn report(bar: &ProgressBar, values: &Values) {
+    let part = |name: &str, value: Option<f32>| {
+        value.map_or_else(String::new, |it| format!(", {name} {it:.4}"))
+    };
+    let (forget, retain) = (part("forget", values.forget), part("retain", values.retain));
+    bar.inc(1);
+    bar.set_message(format!("loss {:.4}{forget}{retain}", values.total));
+}
+
+/// Numbers in a decoder's weights.
+#[must_use]
+pub fn weights(decoder: &Decoder) -> usize {
+    tensors_mut(&mut decoder.clone()).iter().map(|it| it.1.elem_count()).sum()
+}

@@ -1,0 +1,176 @@
+//! What a method sees of one step: two models, and rows to run them on.
+
+use std::cell::Cell;
+
+use candle_core::{Result, Tensor};
+
+use crate::data::Batch;
+use crate::engine::decoder::Decoder;
+use crate::train::loss::token_nll;
+
+/// A packed batch and what was computed of it before training.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// The sequences.
+    pub batch: Batch,
+    /// Negative log-likelihood of each sequence's labels under the reference, summed, in nats:
+    /// `[sequences]`. Empty for methods that do not ask for it.
+    pub reference_nll: Vec<f32>,
+}
+
+impl Rows {
+    /// The reference's summed losses as a tensor `[sequences]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when the method did not ask for them.
+    pub fn reference_nll(&self, model: &Pass<'_>) -> Result<Tensor> {
+        if self.reference_nll.len() != self.batch.label_counts.len() {
+            candle_core::bail!("the reference's losses of these rows were not computed");
+        }
+        Tensor::new(self.reference_nll.as_slice(), model.decoder.device())
+    }
+}
+
+/// Forward passes of a decoder, with their tokens counted. Nothing is remembered between calls.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    decoder: &'a Decoder,
+    tokens: Cell<u64>,
+}
+
+impl<'a> Pass<'a> {
+    /// Passes of this decoder.
+    #[must_use]
+    pub fn new(decoder: &'a Decoder) -> Self {
+        Self { decoder, tokens: Cell::new(0) }
+    }
+
+    /// Input tokens so far.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens.get()
+    }
+
+    fn residual(&self, decoder: &Decoder, batch: &Batch) -> Result<Tensor> {
+        self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
+        let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
+        decoder.forward(decoder.embed(&ids)?, &batch.starts)
+    }
+
+    /// Logits of every row, prompts included: `[rows, vocab]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn all_logits(&self, batch: &Batch) -> Result<Tensor> {
+        self.decoder.logits(&self.residual(self.decoder, batch)?)
+    }
+
+    /// Logits of the rows that predict a label: `[labels, vocab]`, in the batch's order.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
+        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
+        let residual = self.residual(self.decoder, batch)?;
+        self.decoder.logits(&residual.index_select(&rows, 0)?)
+    }
+
+    /// Negative log-likelihood of every label, in nats: `[labels]`, in the batch's order.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn nll(&self, batch: &Batch) -> Result<Tensor> {
+        token_nll(&self.logits(batch)?, &batch.labels)
+    }
+
+    /// The residual stream after block `layer` (counted from 0): `[rows, hidden]`. Later blocks are
+    /// not run.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when there is no such block.
+    pub fn hidden(&self, batch: &Batch, layer: usize) -> Result<Tensor> {
+        let Some(blocks) = self.decoder.blocks.get(..=layer) else {
+            candle_core::bail!("the model has no block {layer}");
+        };
+        let cut = Decoder { blocks: blocks.to_vec(), ..self.decoder.clone() };
+        self.residual(&cut, batch)
+    }
+}
+
+/// One step of a method.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The model in training, differentiable.
+    pub model: Pass<'a>,
+    /// The model as it was before training, without gradients.
+    pub reference: Pass<'a>,
+    /// Passes over the forget set before this one.
+    pub epoch: usize,
+    /// What [`Method::carry`](crate::train::methods::Method::carry) returned last.
+    pub carried: f32,
+    /// Rows to forget.
+    pub forget: &'a Rows,
+    /// The questions of `forget` with other answers, when the method asked for them.
+    pub answers: &'a Rows,
+    /// Rows to keep, as many as `forget` has.
+    pub retain: &'a Rows,
+}
+
+impl Step<'_> {
+    /// `weight` and the mean loss of the retain rows over all their labels; nothing for weight 0.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn retain_nll(&self, weight: f64) -> Result<Option<(f64, Tensor)>> {
+        if weight == 0.0 {
+            return Ok(None);
+        }
+        Ok(Some((weight, self.model.nll(&self.retain.batch)?.mean_all()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::values_of;
+    use crate::train::initial;
+    use crate::train::trainable::tests::tiny_config;
+
+    fn batch() -> Batch {
+        Batch::of(&[
+            (vec![3, 4, 5, 6], vec![false, false, true, true]),
+            (vec![7, 8, 9], vec![false, true, true]),
+        ])
+    }
+
+    /// The last block's residual through norm and head is what the whole decoder says.
+    #[test]
+    fn views_of_one_batch_agree() {
+        let decoder = initial::decoder(&tiny_config(), 3).unwrap();
+        let (pass, batch) = (Pass::new(&decoder), batch());
+        let all = pass.all_logits(&batch).unwrap();
+        let last = pass.hidden(&batch, tiny_config().layers - 1).unwrap();
+        assert_eq!(values_of(&decoder.logits(&last).unwrap()).unwrap(), values_of(&all).unwrap());
+        let some = values_of(&pass.logits(&batch).unwrap()).unwrap();
+        let (all, vocab) = (values_of(&all).unwrap(), tiny_config().vocab_size);
+        for (row, at) in some.chunks(vocab).zip(&batch.label_rows) {
+            let same = &all[*at as usize * vocab..][..vocab];
+            assert!(row.iter().zip(same).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        assert_eq!(pass.tokens(), 3 * batch.ids.len() as u64);
+        assert!(pass.hidden(&batch, tiny_config().layers).is_err());
+    }
+
+    #[test]
+    fn losses_that_were_not_computed_are_an_error() {
+        let decoder = initial::decoder(&tiny_config(), 3).unwrap();
+        let rows = Rows { batch: batch(), reference_nll: Vec::new() };
+        assert!(rows.reference_nll(&Pass::new(&decoder)).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! Whole runs: every method on a model of a few hundred weights, and one on the lab's.
+
+use super::descent::Outcome;
+use super::plan::Draw;
+use super::rows::{Material, Tokens};
+use super::step::{Pass, Rows, Step};
+use super::*;
+use crate::data::Batch;
+use crate::engine::ops::values_of;
+use crate::seed::Stream;
+use crate::train::initial;
+use crate::train::methods::{Loss, METHODS, find};
+use crate::train::named::tensors_mut;
+use crate::train::trainable::tests::tiny_config;
+
+const PLAN: Plan = Plan { seed: 3, epochs: 3, batch: 2 };
+const ROWS: usize = 5;
+const CHOICES: usize = 4;
+
+/// The method with its published parameters, and those that have to be set.
+fn method(name: &str) -> Box<dyn Method> {
+    let entry = find(name).unwrap();
+    let set: Vec<(String, f64)> = match name {
+        "pdu" => vec![("eps".to_owned(), 3.0), ("warmup".to_owned(), 1.0)],
+        _ => Vec::new(),
+    };
+    let parameters = Parameters::new(entry, &set).unwrap();
+    (entry.build)(&parameters, &tiny_config(), 9).unwrap()
+}
+
+fn sequence(stream: &mut Stream) -> Tokens {
+    let ids = (0..4 + stream.below(4)).map(|_| 2 + stream.below(30) as u32).collect::<Vec<_>>();
+    let labels = (0..ids.len()).map(|at| at >= 2).collect();
+    (ids, labels)
+}
+
+fn draws(method: &dyn Method) -> Vec<Draw> {
+    PLAN.draws(ROWS, ROWS, method.needs().answers.map_or(0, |it| it.1), |_| CHOICES)
+}
+
+fn material() -> Material {
+    let mut stream = Stream::new(4);
+    let mut answers = BTreeMap::new();
+    for row in 0..ROWS {
+        for choice in 0..CHOICES {
+            answers.insert((row, choice), sequence(&mut stream));
+        }
+    }
+    let mut rows = || (0..ROWS).map(|_| sequence(&mut stream)).collect();
+    Material { forget: rows(), retain: rows(), answers }
+}
+
+/// A descent over `draws`, of which the schedule is always that of the whole plan.
+fn descend(
+    method: &dyn Method,
+    draws: &[Draw],
+    student: &Student,
+    checkpoint: Option<PathBuf>,
+) -> Result<Outcome, TrainError> {
+    let reference = initial::decoder(&tiny_config(), 3).unwrap();
+    let steps = (PLAN.epochs * PLAN.steps_per_epoch(ROWS)) as u64;
+    let descent = Descent {
+        method,
+        reference: &reference,
+        material: &material(),
+        draws,
+        schedule: Schedule { steps, tokens_per_step: 0, peak: 1e-3, warmup: 3, floor: 0.0 },
+        checkpoint,
+        identity: "tiny".to_owned(),
+        every: Duration::ZERO,
+    };
+    descent.run(student)
+}
+
+fn student(method: &dyn Method, lora: Option<LoraSettings>) -> Student {
+    let reference = initial::decoder(&tiny_config(), 3).unwrap();
+    Student::new(&reference, lora, 1, |it| method.trains(it)).unwrap()
+}
+
+fn values(student: &Student) -> Vec<Vec<f32>> {
+    let mut decoder = student.decoder().unwrap();
+    tensors_mut(&mut decoder).iter().map(|it| values_of(it.1).unwrap()).collect()
+}
+
+const LORA: Option<LoraSettings> = Some(LoraSettings { rank: 2, alpha: 4.0 });
+
+/// Every trained variable gets a gradient in every epoch, or the optimiser would refuse the step;
+/// and every method changes something.
+#[test]
+fn every_method_trains() {
+    for entry in METHODS {
+        let method = method(entry.name);
+        for lora in [None, LORA] {
+            let student = student(method.as_ref(), lora);
+            let before = values(&student);
+            let outcome = descend(method.as_ref(), &draws(method.as_ref()), &student, None)
+                .unwrap_or_else(|it| panic!("{}: {it}", entry.name));
+            assert_eq!(outcome.counters.steps, 9, "{}", entry.name);
+            assert_eq!(outcome.counters.samples, 15, "{}", entry.name);
+            assert!(outcome.loss.is_finite() && outcome.counters.tokens > 0, "{}", entry.name);
+            assert_ne!(values(&student), before, "{}", entry.name);
+        }
+    }
+}
+
+/// Away from the reference, where no method stands still, no gradient is zero either.
+#[test]
+fn every_variable_gets_a_gradient_that_is_not_zero() {
+    let reference = initial::decoder(&tiny_config(), 3).unwrap();
+    let other = initial::decoder(&tiny_config(), 4).unwrap();
+    let (material, mut stream) = (material(), Stream::new(8));
+    let losses = |count: usize, stream: &mut Stream| {
+        (0..count).map(|_| 5.0 + stream.uniform() as f32).collect::<Vec<f32>>()
+    };
+    let pack = |tokens: &[Tokens], reference_nll| Rows { batch: Batch::of(tokens), reference_nll };
+    let answers: Vec<Tokens> = material.answers.values().take(2).cloned().collect();
+    let forget = pack(&material.forget[..2], losses(2, &mut stream));
+    let answers = pack(&answers, losses(2, &mut stream));
+    let retain = pack(&material.retain[..2], Vec::new());
+    for entry in METHODS {
+        let method = method(entry.name);
+        let student = Student::new(&other, None, 1, |it| method.trains(it)).unwrap();
+        let decoder = student.decoder().unwrap();
+        for epoch in [0, 1] {
+            let step = Step {
+                model: Pass::new(&decoder),
+                reference: Pass::new(&reference),
+                epoch,
+                carried: method.start(),
+                forget: &forget,
+                answers: &answers,
+                retain: &retain,
+            };
+            let grads = method.loss(&step).unwrap().total.backward().unwrap();
+            for (name, var) in student.vars() {
+                let grad = grads.get(var).unwrap_or_else(|| panic!("{}: {name}", entry.name));
+                let size = values_of(grad).unwrap().iter().map(|it| it.abs()).sum::<f32>();
+                assert!(size > 0.0 && size.is_finite(), "{}: {name}", entry.name);
+            }
+        }
+    }
+}
+
+/// Stopped after four of nine steps and taken up by a fresh process, with the very same weights at
+/// the end. PDU and LLMU carry the most along.
+#[test]
+fn resumed_is_the_same_as_uninterrupted() {
+    for (name, lora) in [("npo", None), ("pdu", None), ("llmu", None), ("dpo", LORA)] {
+        let method = method(name);
+        let draws = draws(method.as_ref());
+        let whole = student(method.as_ref(), lora);
+        descend(method.as_ref(), &draws, &whole, None).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = Some(folder.path().join("work"));
+        let first = student(method.as_ref(), lora);
+        descend(method.as_ref(), &draws[..4], &first, checkpoint.clone()).unwrap();
+        assert_ne!(values(&first), values(&whole), "{name}");
+        let second = student(method.as_ref(), lora);
+        let outcome = descend(method.as_ref(), &draws, &second, checkpoint).unwrap();
+        assert_eq!(outcome.counters.steps, 9);
+        assert_eq!(values(&second), values(&whole), "{name}");
+    }
+}
+
+/// A loss that is not a number from the third step on.
+#[derive(Debug)]
+struct Breaks;
+
+impl Method for Breaks {
+    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
+        let scale = if step.epoch == 0 { 1.0 } else { f64::NAN };
+        let total = (step.model.nll(&step.forget.batch)?.mean_all()? * scale)?;
+        Ok(Loss { total, forget: None, retain: None })
+    }
+}
+
+#[test]
+fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Some(folder.path().join("work"));
+    let draws = draws(&Breaks);
+    let error = descend(&Breaks, &draws, &student(&Breaks, None), checkpoint.clone()).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { step: 3, .. }), "{error}");
+    let again = student(&Breaks, None);
+    let outcome = descend(&Breaks, &draws[..3], &again, checkpoint).unwrap();
+    assert_eq!(outcome.counters.steps, 3);
+    assert!(values(&again).iter().flatten().all(|it| it.is_finite()));
+}
+
+/// A model folder of a tiny decoder with the lab's tokenizer, and a job on it.
+fn job(folder: &Path, name: &str) -> UnlearnJob {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab");
+    let model = folder.join("model");
+    let tokenizer = Tokenizer::read(&lab.join("full"), &[]).unwrap();
+    let mut config = tiny_config();
+    (config.vocab_size, config.context_length) = (tokenizer.vocab_size(), 128);
+    weights::save(&initial::decoder(&config, 3).unwrap(), &model, DType::F32).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(lab.join("full").join(file), model.join(file)).unwrap();
+    }
+    UnlearnJob {
+        model,
+        method: find(name).unwrap(),
+        set: Vec::new(),
+        forget: lab.join("data/forget01.jsonl"),
+        retain: lab.join("data/retain99.jsonl"),
+        out: folder.join("out"),
+        epochs: Some(2),
+        learning_rate: Some(1e-2),
+        batch: 10,
+        seed: 5,
+        lora: LORA,
+    }
+}
+
+#[test]
+fn a_job_writes_a_model_that_loads_and_says_how_it_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = job(folder.path(), "npo");
+    let record = job.run().unwrap();
+    assert_eq!((record.counters.steps, record.counters.samples), (4, 40));
+    assert_eq!((record.warmup, record.epochs, record.lora_rank), (2, 2, Some(2)));
+    assert!(record.trained < record.weights && record.resolved.contains("beta: 0.1"));
+    let tokens = record.counters.tokens as f64;
+    let want =
+        record.weights as f64 * (6.0 * tokens + 2.0 * record.counters.reference_tokens as f64);
+    assert!((record.flops - want).abs() <= 1e-9 * want);
+
+    let text = fs::read_to_string(job.out.join(RECORD_FILE)).unwrap();
+    let read: Record = serde_json::from_str(&text).unwrap();
+    assert_eq!((read.method, read.forget), ("npo".to_owned(), record.forget));
+    let before = weights::load(&job.model, &Device::Cpu, DType::F32).unwrap();
+    let after = weights::load(&job.out, &Device::Cpu, DType::F32).unwrap();
+    let flat = |it: &candle_core::Tensor| values_of(it).unwrap();
+    assert_ne!(flat(&before.blocks[0].down), flat(&after.blocks[0].down));
+    assert_eq!(flat(&before.embedding), flat(&after.embedding));
+    assert!(Tokenizer::read(&job.out, &[]).is_ok() && !job.out.join(".work").exists());
+
+    let error = job.run().unwrap_err().to_string();
+    assert!(error.contains("exists"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |job: &UnlearnJob, what: &str| {
+        let error = job.run().unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+        assert!(!job.out.exists());
+    };
+    says(&job(folder.path(), "pdu"), "--set eps");
+    let set = |name: &str, parameter: &str, value| {
+        let set = vec![(parameter.to_owned(), value)];
+        UnlearnJob { set, ..job(folder.path(), name) }
+    };
+    says(&set("npo", "temperature", 1.0), "temperature");
+    says(&set("rmu", "layer", 2.0), "no block 2");
+    says(&set("npo", "beta", 0.0), "not above 0");
+}
