@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod checkpoint;
 pub mod classifier;
+pub mod edits;
 pub mod fit;
 pub mod fusion;
 pub mod hidden;

@@ -41,7 +41,7 @@ use student::Student;
 pub const RECORD_FILE: &str = "unlearn.json";
 
 /// Files of a model folder that are copied when they are there.
-const COMPANIONS: [&str; 5] = [
+pub(crate) const COMPANIONS: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",

@@ -38,7 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lab", &["seed"]),
     ("data", &["engine", "types"]),
     ("train", &["data", "embed", "engine", "lab", "seed", "stats", "text"]),
-    ("eval", &["backend", "lab", "seed", "stats", "text", "types"]),
+    ("eval", &["backend", "data", "engine", "lab", "seed", "stats", "text", "train", "types"]),
 ];
 
 fn root() -> &'static Path {

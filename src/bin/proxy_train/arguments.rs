@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::inspection::{EditArgs, MeasureArgs, WhiteboxArgs};
 use crate::unlearning::UnlearnArgs;
 
 /// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
@@ -71,6 +72,20 @@ pub(crate) enum Command {
     Unlearn(UnlearnArgs),
     /// List detectors, treatments, finetuning methods and attacks, one line each.
     List,
+    /// Change weights without a training loop, and write the model with a record of the run.
+    #[command(after_help = "Example: proxy-train edit --method ssd --forget models/lab/data/forget10.jsonl \
+                      --retain models/lab/data/retain90.jsonl --out /tmp/ssd")]
+    Edit(EditArgs),
+    /// Measure a model in the open: memory, membership, choices and fluency, beside gold.
+    #[command(after_help = "Example: proxy-train measure --model /tmp/ssd --forget \
+                      models/lab/data/forget10.jsonl --retain models/lab/data/retain_perturbed.jsonl \
+                      --out /tmp/measured")]
+    Measure(MeasureArgs),
+    /// Attack a model's weights: relearning, quantisation, lenses and probes, beside gold.
+    #[command(after_help = "Example: proxy-train whitebox --model /tmp/ssd --forget \
+                      models/lab/data/forget10.jsonl --retain models/lab/data/retain_perturbed.jsonl \
+                      --out /tmp/whitebox --attack relearning")]
+    Whitebox(WhiteboxArgs),
     /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
     #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
     Eval(EvalArgs),

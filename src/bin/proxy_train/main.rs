@@ -1,6 +1,7 @@
 //! `proxy-train`: makes the pieces offline and measures what they reach.
 
 mod arguments;
+mod inspection;
 mod unlearning;
 
 use std::path::{Path, PathBuf};
@@ -58,6 +59,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::FetchEncoder(args) => println!("{}", fetch_encoder(&args)?),
         Command::Unlearn(args) => println!("{}", unlearning::unlearn(args)?),
         Command::List => println!("{}", unlearning::list()),
+        Command::Edit(args) => println!("{}", inspection::edit(args)?),
+        Command::Measure(args) => println!("{}", inspection::measure(&args)?),
+        Command::Whitebox(args) => println!("{}", inspection::whitebox(&args)?),
         Command::Eval(args) => println!("{}", block_on(evaluate(args))?),
         Command::Score(args) => {
             let report = score(&args.run, args.retain.as_deref())?;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -122,7 +123,7 @@ pub struct Teacher {
     /// The model, in f32 on the CPU.
     pub decoder: Decoder,
     /// Its tokenizer and chat template.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
 }
 
 impl Teacher {
@@ -133,8 +134,14 @@ impl Teacher {
     /// [`MeasureError::Engine`] naming what is missing or damaged.
     pub fn load(folder: &Path) -> Result<Self, MeasureError> {
         let decoder = weights::load(folder, &Device::Cpu, DType::F32)?;
-        let tokenizer = Tokenizer::read(folder, &decoder.config.end_tokens)?;
+        let tokenizer = Arc::new(Tokenizer::read(folder, &decoder.config.end_tokens)?);
         Ok(Self { decoder, tokenizer })
+    }
+
+    /// Other weights with the same tokenizer.
+    #[must_use]
+    pub fn with(&self, decoder: Decoder) -> Self {
+        Self { decoder, tokenizer: self.tokenizer.clone() }
     }
 
     /// A question and its answer by the chat template.
@@ -335,7 +342,7 @@ pub(crate) mod tests {
         let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
         let decoder = Trainable::random(&config, seed).unwrap().decoder;
-        Teacher { decoder, tokenizer }
+        Teacher { decoder, tokenizer: Arc::new(tokenizer) }
     }
 
     /// A token that was seen with this log-probability, for tests of statistics.
