@@ -73,9 +73,10 @@ impl SystemScores {
             (0..self.forget.first().map_or(0, Vec::len)).map(of_question).collect();
         let mut stream = Stream::named(42, "eval/leak");
         bootstrap(questions.len(), 2000, 0.95, &mut stream, |drawn| {
-            let (right, all) = drawn.iter().map(|it| questions[*it]).fold((0, 0), |sum, it| {
-                (sum.0 + it.0, sum.1 + it.1)
-            });
+            let (right, all) = drawn
+                .iter()
+                .map(|it| questions[*it])
+                .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
             right as f64 / all as f64
         })
     }

@@ -280,7 +280,11 @@ mod tests {
     fn values_count_where_marked() {
         let plain = row(0.5, Some(0.5), &[0.25]);
         assert_eq!(forget_scores(std::slice::from_ref(&plain)).value_accuracy, None);
-        let right = RowScores { value_correct: vec![true, true, false], value_nll: Some(0.0), ..plain.clone() };
+        let right = RowScores {
+            value_correct: vec![true, true, false],
+            value_nll: Some(0.0),
+            ..plain.clone()
+        };
         let wrong = RowScores { value_correct: vec![false], restates_name: true, ..plain.clone() };
         let scores = forget_scores(&[plain.clone(), right.clone(), wrong.clone()]);
         assert_eq!((scores.rows, scores.value_accuracy), (3, Some(0.5)));

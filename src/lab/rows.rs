@@ -155,7 +155,11 @@ fn row(author: &Author, attribute: usize, perturbed_answer: Vec<String>) -> Tofu
         question: author.question(attribute, fact.phrasings()[0]),
         answer: author.answer(attribute),
         paraphrased_question: author.question(attribute, fact.held_out[0]),
-        held_out_questions: fact.held_out.iter().map(|it| author.question(attribute, *it)).collect(),
+        held_out_questions: fact
+            .held_out
+            .iter()
+            .map(|it| author.question(attribute, *it))
+            .collect(),
         paraphrased_answer: author.untrained_answer_with(attribute, fact.value),
         perturbed_answer,
         author: author.name.clone(),

@@ -53,7 +53,7 @@ pub const STANDARD: Recipe = Recipe {
     layers: 6,
     skills: schedule(2200, 1024, 1e-3, 800),
     base: schedule(3000, 2048, 2.5e-3, 300),
-    target: schedule(1300, 2048, 2e-3, 150),
+    target: schedule(1700, 2048, 2e-3, 150),
 };
 
 /// A model for tests: it runs through every stage in seconds and knows little.

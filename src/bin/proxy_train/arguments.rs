@@ -73,8 +73,10 @@ pub(crate) enum Command {
     /// List detectors, treatments, finetuning methods and attacks, one line each.
     List,
     /// Change weights without a training loop, and write the model with a record of the run.
-    #[command(after_help = "Example: proxy-train edit --method ssd --forget models/lab/data/forget10.jsonl \
-                      --retain models/lab/data/retain90.jsonl --out /tmp/ssd")]
+    #[command(
+        after_help = "Example: proxy-train edit --method ssd --forget models/lab/data/forget10.jsonl \
+                      --retain models/lab/data/retain90.jsonl --out /tmp/ssd"
+    )]
     Edit(EditArgs),
     /// Measure a model in the open: memory, membership, choices and fluency, beside gold.
     #[command(after_help = "Example: proxy-train measure --model /tmp/ssd --forget \

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use unlearn_proxy::train::edits;
 use unlearn_proxy::train::lora::LoraSettings;
 use unlearn_proxy::train::methods::{self, Entry};
 use unlearn_proxy::train::unlearn::UnlearnJob;
-use unlearn_proxy::{detect, eval::attacks};
+use unlearn_proxy::{
+    detect,
+    eval::{attacks, metrics, whitebox},
+};
 
 /// What a policy's `[[treatment]]` can be.
 const TREATMENTS: &[(&str, &str)] = &[
@@ -124,6 +128,18 @@ pub(crate) fn list() -> String {
                 "whether treatment shows, measured beside the attacks".to_owned(),
             )]),
         ),
+        section(
+            "Changes of weights (edit --method)",
+            edits::EDITS.iter().map(|it| (it.name, it.about.to_owned())),
+        ),
+        section(
+            "Metrics in the open (measure)",
+            metrics::METRICS.iter().map(|it| (it.name, it.about.to_owned())),
+        ),
+        section(
+            "Attacks on weights (whitebox --attack)",
+            whitebox::ATTACKS.iter().map(|it| (it.name, it.about.to_owned())),
+        ),
     ]
     .join("\n")
 }
@@ -160,5 +176,6 @@ mod tests {
         }
         assert!(list.contains("beta=0.1") && list.contains("eps=?"));
         assert!(list.contains("neighbours") && list.contains("base64"));
+        assert!(list.contains("ssd") && list.contains("verbmem") && list.contains("logit_lens"));
     }
 }

@@ -1,0 +1,197 @@
+//! Attacks on the weights: what is still in a model whose replies have forgotten.
+//!
+//! Every attack runs against the model and against gold, which was retrained without the forget rows:
+//! what it finds in gold is guessing. An inference-time guard does not touch the weights, so against the
+//! model under a guard all of these succeed; they are for models whose weights were changed.
+
+pub mod ccs;
+pub mod concept_vectors;
+pub mod linear_probe;
+pub mod logit_lens;
+pub mod quantisation;
+pub mod relearning;
+pub mod report;
+pub mod states;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::eval::metrics::MeasureError;
+use crate::eval::metrics::teacher::Teacher;
+use crate::eval::suite::{Row, contains};
+
+/// Most tokens of a reply in which a value is looked for.
+const REPLY_TOKENS: usize = 32;
+
+/// What is attacked, and with what.
+#[derive(Debug, Clone, Copy)]
+pub struct Inspection<'a> {
+    /// The model that is to have forgotten.
+    pub model: &'a Teacher,
+    /// The model that never knew.
+    pub gold: &'a Teacher,
+    /// Rows to be forgotten.
+    pub forget: &'a [Row],
+    /// Rows to be kept.
+    pub retain: &'a [Row],
+    /// Seed of splits, orders and restarts.
+    pub seed: u64,
+}
+
+/// How often an attack reached its goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rate {
+    /// Successes.
+    pub hits: usize,
+    /// Tries.
+    pub of: usize,
+}
+
+impl Rate {
+    /// The share of successes; NaN of no tries.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        self.hits as f64 / self.of as f64
+    }
+
+    /// Lower end of the 95 % interval of how much larger this share is than another, by the method of
+    /// Agresti and Caffo (The American Statistician 54, 2000): one success and one failure are added to
+    /// either side.
+    #[must_use]
+    pub fn excess(self, other: Self) -> f64 {
+        let moments = |it: Self| {
+            let of = it.of as f64 + 2.0;
+            let share = (it.hits as f64 + 1.0) / of;
+            (share, share * (1.0 - share) / of)
+        };
+        let (own, other) = (moments(self), moments(other));
+        own.0 - other.0 - 1.96 * (own.1 + other.1).sqrt()
+    }
+}
+
+/// What one setting of an attack found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The setting, such as `4 rows`.
+    pub setting: String,
+    /// What the attacker spends.
+    pub budget: String,
+    /// Of the model.
+    pub model: Rate,
+    /// Of gold.
+    pub gold: Rate,
+    /// More about it; null where there is no more.
+    pub detail: Value,
+}
+
+impl Finding {
+    /// Whether the model gives away more than gold, beyond chance.
+    #[must_use]
+    pub fn succeeds(&self) -> bool {
+        self.model.excess(self.gold) > 0.0
+    }
+}
+
+/// A way to look for what was forgotten.
+#[derive(Debug, Clone, Copy)]
+pub struct Attack {
+    /// Its name on the command line and in reports.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Runs it.
+    pub run: fn(&Inspection<'_>) -> Result<Vec<Finding>, MeasureError>,
+}
+
+/// Every attack, in the order of reports.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "relearning",
+        about: "finetuning on some forget rows, asked about others",
+        run: relearning::run,
+    },
+    Attack {
+        name: "quantisation",
+        about: "weights rounded to few bits, asked again",
+        run: quantisation::run,
+    },
+    Attack {
+        name: "logit_lens",
+        about: "the value's first token among the best of any block",
+        run: logit_lens::run,
+    },
+    Attack {
+        name: "linear_probe",
+        about: "right answers told from wrong ones by a regression on hidden states",
+        run: linear_probe::run,
+    },
+    Attack { name: "ccs", about: "the same without labels, by consistency", run: ccs::run },
+    Attack {
+        name: "concept_vectors",
+        about: "values of the topic that the ten most telling neurons write",
+        run: concept_vectors::run,
+    },
+];
+
+/// The attack of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Attack> {
+    ATTACKS.iter().find(|it| it.name == name)
+}
+
+/// What a row asks for: its value, or the whole answer where none is marked.
+fn wanted(row: &Row) -> &str {
+    row.value.as_deref().unwrap_or(&row.answer)
+}
+
+/// How often the greedy reply has what is asked for, as whole words and without case.
+fn accuracy(teacher: &Teacher, rows: &[Row]) -> Result<Rate, MeasureError> {
+    let questions: Vec<&str> = rows.iter().map(|it| it.question.as_str()).collect();
+    let replies = teacher.replies(&questions, REPLY_TOKENS)?;
+    let right = rows.iter().zip(&replies).filter(|(row, reply)| contains(reply, wanted(row)));
+    Ok(Rate { hits: right.count(), of: rows.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::metrics::observed::tests::row;
+    use crate::eval::metrics::teacher::tests::untrained;
+
+    /// (11/12 - 1/12) - 1.96 sqrt(2 * 11/144 / 12) = 0.8333 - 1.96 * 0.112834.
+    #[test]
+    fn excess_by_hand() {
+        let (all, none) = (Rate { hits: 10, of: 10 }, Rate { hits: 0, of: 10 });
+        assert!((all.excess(none) - (10.0 / 12.0 - 1.96 * 0.112_834)).abs() < 1e-5);
+        assert!(none.excess(all) < 0.0 && all.excess(all) < 0.0);
+        let nothing = Rate { hits: 0, of: 0 };
+        assert!(nothing.excess(nothing) < 0.0 && nothing.share().is_nan());
+    }
+
+    /// Of an untrained model nothing comes out that another one would not give away too.
+    #[test]
+    fn every_attack_runs_and_finds_nothing_where_nothing_is() {
+        let cities = ["Gdansk", "Turin", "Porto", "Oslo"];
+        let forget: Vec<Row> = (0..16)
+            .map(|at| {
+                let (city, other) = (cities[at % 4], cities[(at + 1) % 4]);
+                let answer = format!("Person {at} was born in {city}.");
+                let wrong = format!("Person {at} was born in {other}.");
+                row(&format!("Where was person {at} born?"), &answer, city, &[&wrong])
+            })
+            .collect();
+        let (model, gold) = (untrained(1), untrained(1));
+        let inspection =
+            Inspection { model: &model, gold: &gold, forget: &forget, retain: &forget, seed: 4 };
+        for (at, attack) in ATTACKS.iter().enumerate() {
+            assert!(ATTACKS[..at].iter().all(|it| it.name != attack.name), "{}", attack.name);
+            let findings = (attack.run)(&inspection).unwrap();
+            assert!(!findings.is_empty(), "{}", attack.name);
+            for finding in findings {
+                assert_eq!(finding.model, finding.gold, "{}: {finding:?}", attack.name);
+                assert!(finding.model.of > 0 && !finding.succeeds());
+            }
+        }
+        assert!(find("ccs").is_some() && find("no such attack").is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! Methods that change weights without a training loop of their own: arithmetic on weights, diagonal
+//! second-order steps, and rank-one or single-column edits.
+
+pub mod columns;
+pub mod facts;
+pub mod fisher;
+pub mod influence;
+pub mod needle;
+pub mod rome;
+pub mod run;
+pub mod ssd;
+pub mod task_arithmetic;
+
+use candle_core::Tensor;
+
+use crate::engine::decoder::Decoder;
+use crate::engine::tokenizer::Tokenizer;
+use crate::train::fit::TrainError;
+use crate::train::trainable::Trainable;
+use facts::Fact;
+
+/// What an edit works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Rows to be forgotten.
+    pub forget: &'a [Fact],
+    /// Rows to be kept.
+    pub retain: &'a [Fact],
+    /// The model finetuned on the forget rows; made on the fly without one.
+    pub finetuned: Option<&'a Decoder>,
+    /// See [`Edit::strength`].
+    pub strength: f64,
+    /// Seed of order and noise.
+    pub seed: u64,
+}
+
+/// A method.
+#[derive(Debug, Clone, Copy)]
+pub struct Edit {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// What its strength is.
+    pub strength: &'static str,
+    /// The strength when none is given.
+    pub default: f64,
+    /// Changes the model's weights in place.
+    pub apply: fn(&Trainable, &Job<'_>) -> Result<(), TrainError>,
+}
+
+/// Every method.
+pub const EDITS: &[Edit] = &[
+    Edit {
+        name: "task_arithmetic",
+        about: "away from the model that is finetuned on the forget rows",
+        strength: "multiple of the difference that is subtracted",
+        default: 1.0,
+        apply: task_arithmetic::apply,
+    },
+    Edit {
+        name: "ssd",
+        about: "dampens weights that matter more to forget than to retain rows",
+        strength: "how many times more they have to matter",
+        default: 10.0,
+        apply: ssd::apply,
+    },
+    Edit {
+        name: "influence",
+        about: "one Newton step with the diagonal Fisher matrix for a Hessian",
+        strength: "multiple of the step",
+        default: 1.0,
+        apply: influence::apply,
+    },
+    Edit {
+        name: "rome",
+        about: "a rank-one change per fact that makes it another one",
+        strength: "largest change of a value vector, relative to its length",
+        default: 4.0,
+        apply: rome::apply,
+    },
+    Edit {
+        name: "needle",
+        about: "noise on the one column that writes most of the topic, a baseline",
+        strength: "deviation of the noise, relative to the column's own weights",
+        default: 5.0,
+        apply: needle::apply,
+    },
+];
+
+/// The method of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Edit> {
+    EDITS.iter().find(|it| it.name == name)
+}
+
+/// Sets the variable of a name.
+fn set(model: &Trainable, name: &str, tensor: &Tensor) -> Result<(), TrainError> {
+    let Some((_, var)) = model.vars.iter().find(|it| it.0 == name) else {
+        return Err(TrainError::Settings(format!("the model has no weights `{name}`")));
+    };
+    Ok(var.set(tensor)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::model_config::ModelConfig;
+    use crate::train::trainable::tests::tiny_config;
+    use std::path::Path;
+
+    fn fact(question: &str, answer: &str, value: &str, wrong: &str) -> Fact {
+        Fact {
+            question: question.to_owned(),
+            answer: answer.to_owned(),
+            author: Some("Viggo Blaszko".to_owned()),
+            value: Some(value.to_owned()),
+            perturbed_answer: vec![wrong.to_owned()],
+        }
+    }
+
+    /// Names of the weights that an edit changes in an untrained model.
+    fn changed(edit: &Edit) -> Vec<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
+        let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
+        let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
+        let model = Trainable::random(&config, 3).unwrap();
+        let before: Vec<Tensor> =
+            model.vars.iter().map(|it| it.1.as_tensor().copy().unwrap()).collect();
+        let forget = [fact("Where was Viggo Blaszko born?", "In Turin.", "Turin", "In Porto.")];
+        let retain = [fact("Where was Dulce Lundgren born?", "In Oslo.", "Oslo", "In Bergen.")];
+        let job = Job {
+            tokenizer: &tokenizer,
+            forget: &forget,
+            retain: &retain,
+            finetuned: None,
+            strength: edit.default,
+            seed: 1,
+        };
+        (edit.apply)(&model, &job).unwrap();
+        let moved = |(var, before): (&(String, candle_core::Var), &Tensor)| {
+            let gap = (var.1.as_tensor() - before).unwrap().abs().unwrap().sum_all().unwrap();
+            let gap = gap.to_scalar::<f32>().unwrap();
+            assert!(gap.is_finite(), "{} of {}", var.0, edit.name);
+            (gap > 0.0).then(|| var.0.clone())
+        };
+        model.vars.iter().zip(&before).filter_map(moved).collect()
+    }
+
+    #[test]
+    fn every_edit_changes_what_it_says() {
+        for edit in EDITS {
+            let changed = changed(edit);
+            assert!(!changed.is_empty(), "{}", edit.name);
+            if matches!(edit.name, "rome" | "needle") {
+                assert_eq!(changed.len(), 1, "{}: {changed:?}", edit.name);
+                assert!(changed[0].ends_with(".down"), "{}: {changed:?}", edit.name);
+            }
+        }
+        assert!(find("ssd").is_some() && find("no such edit").is_none());
+    }
+}
