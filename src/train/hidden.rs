@@ -73,11 +73,11 @@ impl HiddenEncoder {
             let embedded = self.decoder.embed(&Tensor::new(ids, &Device::Cpu)?)?;
             self.decoder.forward(embedded, starts)?.flatten_all()?.to_vec1::<f32>()
         };
-        run().map_err(|it| failed(it.into()))
+        run().map_err(|it| failed(EngineError::from(it)))
     }
 }
 
-fn failed(error: EngineError) -> EmbedError {
+fn failed(error: impl ToString) -> EmbedError {
     EmbedError::Runtime { doing: "read the model", message: error.to_string() }
 }
 

@@ -163,14 +163,14 @@ mod tests {
         let pairs = [(vec![0.4, -1.0], vec![-0.2, 0.7]), (vec![1.5, 0.3], vec![-0.9, -0.1])];
         let direction = Direction { parameters: vec![0.8, -0.5, 0.1] };
         let (_, gradient) = direction.loss(&pairs);
-        for at in 0..3 {
+        for (at, &found) in gradient.iter().enumerate() {
             let moved = |by: f64| {
                 let mut direction = direction.clone();
                 direction.parameters[at] += by;
                 direction.loss(&pairs).0
             };
             let want = (moved(1e-6) - moved(-1e-6)) / 2e-6;
-            assert!((gradient[at] - want).abs() < 1e-8, "{at}: {} {want}", gradient[at]);
+            assert!((found - want).abs() < 1e-8, "{at}: {found} {want}");
         }
     }
 
