@@ -29,7 +29,7 @@ impl HiddenEncoder {
     ///
     /// [`EmbedError::Runtime`] for a layer outside the model, and for a folder that is damaged.
     pub fn load(folder: &Path, layer: usize) -> Result<Self, EmbedError> {
-        Self::read(folder, layer).map_err(failed)
+        Self::read(folder, layer).map_err(|it| failed(&it))
     }
 
     fn read(folder: &Path, layer: usize) -> Result<Self, EngineError> {
@@ -48,7 +48,7 @@ impl HiddenEncoder {
         let limit = self.decoder.config.context_length;
         let (mut ids, mut starts, mut last) = (Vec::new(), vec![0], Vec::new());
         for text in texts {
-            let encoded = self.tokenizer.encode(text, true).map_err(failed)?.ids;
+            let encoded = self.tokenizer.encode(text, true).map_err(|it| failed(&it))?.ids;
             match encoded.len() {
                 // The vector of no token; the caller has none either.
                 0 => last.push(None),
@@ -73,11 +73,11 @@ impl HiddenEncoder {
             let embedded = self.decoder.embed(&Tensor::new(ids, &Device::Cpu)?)?;
             self.decoder.forward(embedded, starts)?.flatten_all()?.to_vec1::<f32>()
         };
-        run().map_err(|it| failed(EngineError::from(it)))
+        run().map_err(|it| failed(&EngineError::from(it)))
     }
 }
 
-fn failed(error: impl ToString) -> EmbedError {
+fn failed(error: &impl ToString) -> EmbedError {
     EmbedError::Runtime { doing: "read the model", message: error.to_string() }
 }
 
