@@ -175,7 +175,7 @@ impl Lab {
 
     /// The model under a policy as it stands.
     fn under(&self, policy: Arc<Policy>) -> anyhow::Result<Arc<dyn Backend>> {
-        app::load_offsets(&[policy.clone()], &[MODEL.to_owned()], self.model.as_ref())?;
+        app::load_offsets(std::slice::from_ref(&policy), &[MODEL.to_owned()], self.model.as_ref())?;
         let mut guard = Guard::build(policy)?;
         guard.seat(&self.model)?;
         Ok(Arc::new(Guarded::new(self.model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
