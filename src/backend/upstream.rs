@@ -21,6 +21,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
 use crate::types::{ReplyEvent, Request, Scored};
@@ -47,6 +49,20 @@ impl Upstream {
     ///
     /// [`BackendError::Invalid`] when the URL or the key is malformed.
     pub fn new(base_url: &str, api_key: Option<String>) -> Result<Self, BackendError> {
+        Self::trusting(base_url, api_key, &[])
+    }
+
+    /// The same, and certificates that one of these authorities has signed are trusted like those
+    /// which the web trusts.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Invalid`] when the URL, the key or an authority is malformed.
+    pub fn trusting(
+        base_url: &str,
+        api_key: Option<String>,
+        authorities: &[CertificateDer<'static>],
+    ) -> Result<Self, BackendError> {
         let invalid = |message: String| BackendError::Invalid { message, param: None };
         let base = base_url.trim_end_matches('/').to_owned();
         let uri: Uri = base
@@ -71,8 +87,14 @@ impl Upstream {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
+        let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        for authority in authorities {
+            let added = roots.add(authority.clone());
+            added.map_err(|error| invalid(format!("a certificate is of no use ({error})")))?;
+        }
+        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);

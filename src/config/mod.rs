@@ -59,6 +59,8 @@ pub enum ModelSource {
         url: String,
         /// Its API key.
         api_key: Option<Secret>,
+        /// A PEM file of certificate authorities to trust besides the web's.
+        authorities: Option<PathBuf>,
     },
 }
 
@@ -231,7 +233,7 @@ mod tests {
         let config = load(file, Flags::default(), &variables).unwrap();
         let api_key = Some(Secret::new("hunter2".to_owned()));
         let url = "http://vllm:8000/v1".to_owned();
-        assert_eq!(config.model, ModelSource::Upstream { url, api_key });
+        assert_eq!(config.model, ModelSource::Upstream { url, api_key, authorities: None });
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 

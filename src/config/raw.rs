@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     model_id: Option<String>,
     upstream: Option<String>,
     upstream_api_key_env: Option<String>,
+    upstream_ca: Option<PathBuf>,
     policies: Option<PathBuf>,
     queue: Option<usize>,
     max_batch: Option<usize>,
@@ -37,6 +38,12 @@ struct Choice {
     origin: String,
     model: Option<PathBuf>,
     upstream: Option<String>,
+}
+
+/// What is needed of an upstream besides its address.
+struct Remote {
+    api_key: Option<Secret>,
+    authorities: Option<PathBuf>,
 }
 
 impl RawConfig {
@@ -86,7 +93,8 @@ impl RawConfig {
         let max_body_bytes = count("max_body_bytes", self.max_body_bytes, 4 << 20);
         let threads = self.threads.map(|it| count("threads", Some(it), 1));
         let listen = address(listen.as_deref().unwrap_or(DEFAULT_LISTEN), &mut problems);
-        let model = source(choices, id, upstream_key, &mut problems);
+        let remote = Remote { api_key: upstream_key, authorities: self.upstream_ca };
+        let model = source(choices, id, remote, &mut problems);
         match listen {
             Some(listen) if problems.is_empty() => Ok(Config {
                 listen,
@@ -118,7 +126,7 @@ fn address(text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
 fn source(
     choices: [Choice; 3],
     id: Option<String>,
-    api_key: Option<Secret>,
+    remote: Remote,
     problems: &mut Vec<String>,
 ) -> ModelSource {
     let chosen = choices.into_iter().find(|it| it.model.is_some() || it.upstream.is_some());
@@ -142,7 +150,8 @@ fn source(
         problems
             .push(format!("{origin}: upstream: `{url}` is no http:// or https:// URL; {remedy}"));
     }
-    ModelSource::Upstream { url, api_key }
+    let Remote { api_key, authorities } = remote;
+    ModelSource::Upstream { url, api_key, authorities }
 }
 
 /// The last two components of a model's folder, less a leading `models`: `lab-full`.

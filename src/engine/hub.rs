@@ -1,4 +1,5 @@
-//! Model folders by hub id: `owner/name` is fetched once into the Hugging Face cache.
+//! Model folders by hub id: `owner/name` is fetched once into the Hugging Face cache. As everywhere,
+//! `HF_HOME` moves the cache and `HF_ENDPOINT` names another hub.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,8 @@ pub fn resolve(folder: &Path) -> Result<PathBuf, EngineError> {
     let failed = |it: hf_hub::api::sync::ApiError| {
         EngineError::file(folder, format!("no such folder, and the hub has no such model: {it}"))
     };
-    let repository = hf_hub::api::sync::Api::new().map_err(failed)?.model(name.to_string());
+    let repository =
+        hf_hub::api::sync::ApiBuilder::from_env().build().map_err(failed)?.model(name.to_string());
     let mut found = None;
     for file in FILES {
         found = Some(repository.get(file).map_err(failed)?);

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use super::reload::Reloader;
 use super::{Guard, GuardError, Guarded};
 use crate::backend::local::Local;
@@ -37,6 +40,14 @@ pub enum AppError {
     /// The model cannot be loaded.
     #[error("the model cannot be loaded")]
     Engine(#[from] EngineError),
+    /// The upstream's certificate authorities cannot be read.
+    #[error("{}: no certificate authorities ({why})", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The upstream's address is unusable.
     #[error("the upstream cannot be used")]
     Upstream(#[from] BackendError),
@@ -133,6 +144,17 @@ pub fn seat(
     Ok(())
 }
 
+/// The certificates of a PEM file.
+fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, AppError> {
+    let failed = |why: String| AppError::Authorities { path: path.to_owned(), why };
+    let read = CertificateDer::pem_file_iter(path).map_err(|it| failed(it.to_string()))?;
+    let found: Vec<_> = read.collect::<Result<_, _>>().map_err(|it| failed(it.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("it has no certificate".to_owned()));
+    }
+    Ok(found)
+}
+
 /// Builds everything a configuration names.
 ///
 /// # Errors
@@ -145,8 +167,10 @@ pub fn build(config: &Config) -> Result<App, AppError> {
         ModelSource::Local { folder, id } => {
             Arc::new(load_local(folder, id, config.queue, config.max_batch)?)
         }
-        ModelSource::Upstream { url, api_key } => {
-            Arc::new(Upstream::new(url, api_key.as_ref().map(|it| it.expose().to_owned()))?)
+        ModelSource::Upstream { url, api_key, authorities } => {
+            let key = api_key.as_ref().map(|it| it.expose().to_owned());
+            let authorities = authorities.as_deref().map(read_authorities).transpose()?;
+            Arc::new(Upstream::trusting(url, key, &authorities.unwrap_or_default())?)
         }
     };
     let served = match &config.model {
