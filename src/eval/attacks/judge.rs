@@ -58,13 +58,14 @@ pub fn in_prompt(input: &Input, text: &str) -> bool {
     input.texts().iter().any(|it| contains(it, text))
 }
 
-/// The only option that a reply names. A letter counts as the first word and in capitals, because
-/// "a" is also an article.
+/// The only option that a reply names. A letter counts as the first or the last word and in
+/// capitals, because "a" is also an article.
 fn chosen(reply: &str, options: &[String]) -> Option<usize> {
     let separate = |it: char| !it.is_alphanumeric();
-    let first = reply.split(separate).find(|it| !it.is_empty());
+    let mut words = reply.split(separate).filter(|it| !it.is_empty());
+    let ends = [words.next(), words.next_back()];
     let named = |option: &String| {
-        if option.len() == 1 { first == Some(option.as_str()) } else { contains(reply, option) }
+        if option.len() == 1 { ends.contains(&Some(option)) } else { contains(reply, option) }
     };
     let mut all = (0..options.len()).filter(|it| named(&options[*it]));
     let only = all.next()?;
@@ -100,6 +101,8 @@ mod tests {
         let letters = options(&["A", "B", "C", "D"]);
         assert_eq!(chosen("B", &letters), Some(1));
         assert_eq!(chosen(" C) Antwerp", &letters), Some(2));
+        assert_eq!(chosen("Antwerp B.", &letters), Some(1));
+        assert_eq!(chosen("A or B", &letters), None);
         assert_eq!(chosen("It is a city.", &letters), None);
         let values = options(&["Antwerp", "Bergen"]);
         assert_eq!(chosen("That is bergen.", &values), Some(1));
