@@ -116,7 +116,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "the ready line is for the person at the terminal")]
 fn serve(config: &Config) -> anyhow::Result<()> {
-    telemetry::init_tracing(config.log_json);
+    telemetry::init_tracing(config.log_json, telemetry::SERVER_LOG);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(config.listen)

@@ -37,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the operator why it stopped")]
 fn main() -> ExitCode {
-    telemetry::init_tracing(false);
+    telemetry::init_tracing(false, telemetry::JOB_LOG);
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
