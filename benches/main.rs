@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use divan::{Bencher, black_box};
+use ort::value::Tensor;
+use tokenizers::Tokenizer;
 use unlearn_proxy::detect::{Detector, Names, Topic};
+use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, session};
 use unlearn_proxy::text::normalise;
 use unlearn_proxy::types::{Entity, Place, ReplyEvent};
 use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
@@ -78,4 +81,43 @@ fn window_reply(bencher: Bencher<'_, '_>, entities: usize) {
 
 fn text(piece: &str) -> ReplyEvent {
     ReplyEvent::Text { choice: 0, text: piece.to_owned(), logprobs: Vec::new() }
+}
+
+/// Folders that `proxy-train fetch-encoder` makes, `--out models/encoder-int8 --int8` for the second.
+const ENCODERS: [&str; 2] = ["models/encoder", "models/encoder-int8"];
+
+fn no_encoders() -> bool {
+    !ENCODERS.iter().all(|it| Path::new(env!("CARGO_MANIFEST_DIR")).join(it).exists())
+}
+
+/// Text to vector, as detectors use it.
+#[divan::bench(args = ENCODERS, ignore = no_encoders())]
+fn sentence_encoder(bencher: Bencher<'_, '_>, folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let encoder = Onnx::load(&folder, &OnnxOptions::default()).expect("the encoder loads");
+    bencher.bench_local(|| encoder.encode(&[black_box(PROMPT)]));
+}
+
+/// The floor: ONNX Runtime alone on ready token ids.
+#[divan::bench(args = ENCODERS, ignore = no_encoders())]
+fn bare_runtime(bencher: Bencher<'_, '_>, folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).expect("a tokenizer");
+    // Its file asks for 128 tokens whatever the text.
+    tokenizer.with_padding(None);
+    let mut session = session(&folder, &OnnxOptions::default()).expect("a session");
+    let ids = tokenizer.encode(PROMPT, true).expect("the prompt is tokenised");
+    let ids: Vec<i64> = ids.get_ids().iter().map(|it| i64::from(*it)).collect();
+    let n_tokens = ids.len();
+    bencher.bench_local(|| {
+        let given = |values: Vec<i64>| {
+            Tensor::from_array(([1, n_tokens], values)).expect("the shape is right")
+        };
+        let inputs = ort::inputs! {
+            "input_ids" => given(ids.clone()),
+            "attention_mask" => given(vec![1; n_tokens]),
+            "token_type_ids" => given(vec![0; n_tokens]),
+        };
+        session.run(inputs).map(|it| it.len())
+    });
 }

@@ -15,7 +15,7 @@ use hf_hub::{Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::convert::bert_to_onnx;
+use super::convert::{Precision, bert_to_onnx};
 use super::onnx::is_runtime;
 use super::{EmbedError, read, sha256_hex};
 
@@ -290,10 +290,11 @@ fn download(staging: &Path) -> Result<&'static str, FetchError> {
 }
 
 /// The encoder that is in `out` already, if its record and its files agree.
-fn present(out: &Path) -> Option<Vec<Fetched>> {
+fn present(out: &Path, precision: Precision) -> Option<Vec<Fetched>> {
     let record: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join(RECORD)).ok()?).ok()?;
-    if record["model"] != MODEL || record["revision"] != REVISION {
+    let wanted = precision.to_string();
+    if record["model"] != MODEL || record["revision"] != REVISION || record["precision"] != wanted {
         return None;
     }
     let file = |name: &str| {
@@ -311,8 +312,8 @@ fn present(out: &Path) -> Option<Vec<Fetched>> {
 /// # Errors
 ///
 /// [`FetchError`]; `out` keeps what it had.
-pub fn encoder(out: &Path) -> Result<Vec<Fetched>, FetchError> {
-    if let Some(files) = present(out) {
+pub fn encoder(out: &Path, precision: Precision) -> Result<Vec<Fetched>, FetchError> {
+    if let Some(files) = present(out, precision) {
         return Ok(files);
     }
     let foreign = fs::read_dir(out).is_ok_and(|mut it| it.next().is_some())
@@ -329,12 +330,13 @@ pub fn encoder(out: &Path) -> Result<Vec<Fetched>, FetchError> {
         contents.push(bytes);
     }
     let bar = spinner("making model.onnx");
-    let model = bert_to_onnx(&contents[0], &contents[1])?;
+    let model = bert_to_onnx(&contents[0], &contents[1], precision)?;
     bar.finish_and_clear();
     let (model_hash, tokenizer_hash) = (sha256_hex(&model), FILES[2].1);
     let record = json!({
         "model": MODEL,
         "revision": REVISION,
+        "precision": precision.to_string(),
         "source": source,
         "sha256": { "model.onnx": model_hash, "tokenizer.json": tokenizer_hash },
     });
@@ -377,23 +379,25 @@ mod tests {
         for name in ["model.onnx", "tokenizer.json"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        assert_eq!(present(dir.path()), None);
+        assert_eq!(present(dir.path(), Precision::F32), None);
         let record = json!({
             "model": MODEL,
             "revision": REVISION,
+            "precision": "f32",
             "sha256": { "model.onnx": hash, "tokenizer.json": hash },
         });
         fs::write(dir.path().join(RECORD), record.to_string()).unwrap();
-        assert_eq!(encoder(dir.path()).unwrap()[1].sha256, hash);
+        assert_eq!(encoder(dir.path(), Precision::F32).unwrap()[1].sha256, hash);
+        assert_eq!(present(dir.path(), Precision::Int8), None);
         fs::write(dir.path().join("model.onnx"), "y").unwrap();
-        assert_eq!(present(dir.path()), None);
+        assert_eq!(present(dir.path(), Precision::F32), None);
     }
 
     #[test]
     fn foreign_folders_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("letter.txt"), "dear").unwrap();
-        let error = encoder(dir.path()).unwrap_err();
+        let error = encoder(dir.path(), Precision::F32).unwrap_err();
         assert!(matches!(error, FetchError::Foreign { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use convert::bert_to_onnx;
+pub use convert::{Precision, bert_to_onnx};
 pub use hashed::{DIM as HASHED_DIM, Hashed, VERSION as HASHED_VERSION};
 pub use head::{Head, sigmoid};
 pub use manifest::{Calibration, EncoderSpec, FORMAT, HEAD_FILE, LABELS, MANIFEST_FILE, Manifest};
-pub use onnx::{MAX_TOKENS, Onnx, OnnxOptions};
+pub use onnx::{MAX_TOKENS, Onnx, OnnxOptions, session};
 pub use scorer::{
     AnyEncoder, Scorer, WINDOW_OVERLAP, WINDOW_WORDS, most_suspicious, visit_windows,
 };

@@ -65,14 +65,11 @@ impl Onnx {
     ///
     /// [`EmbedError::NoRuntime`] without a usable runtime; else what is wrong with the folder.
     pub fn load(dir: &Path, options: &OnnxOptions) -> Result<Self, EmbedError> {
-        let model = dir.join("model.onnx");
-        let sha256 = sha256_hex(&read(&model)?);
+        let sha256 = sha256_hex(&read(&dir.join("model.onnx"))?);
         let tokenizer = load_tokenizer(&dir.join("tokenizer.json"))?;
-        let environment = environment(options.runtime.as_deref())?;
         let sessions = (0..options.sessions.max(1))
-            .map(|_| open(&environment, &model))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed("opened the model"))?;
+            .map(|_| session(dir, options))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut encoder = Self {
             tokenizer,
             sessions: Mutex::new(sessions),
@@ -189,13 +186,23 @@ fn find_runtime(path: &Path) -> Result<PathBuf, EmbedError> {
     })
 }
 
-fn open(environment: &Environment, model: &Path) -> ort::Result<Session> {
-    Session::builder(environment)?
-        .with_intra_threads(1)?
-        .with_inter_threads(1)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
-        .commit_from_file(model)
+/// A session of a folder's `model.onnx` on one thread that does not spin when idle, as an encoder has
+/// them; loads the runtime when nothing did before.
+///
+/// # Errors
+///
+/// Those of [`Onnx::load`].
+pub fn session(dir: &Path, options: &OnnxOptions) -> Result<Session, EmbedError> {
+    let environment = environment(options.runtime.as_deref())?;
+    let open = || -> ort::Result<Session> {
+        Session::builder(&environment)?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .commit_from_file(dir.join("model.onnx"))
+    };
+    open().map_err(failed("opened the model"))
 }
 
 /// The model's first output, averaged over tokens where it has them.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::Deserialize;
-use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, bert_to_onnx, fetch};
+use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, Precision, bert_to_onnx, fetch};
 use unlearn_proxy::train::classifier::{self, ClassifierJob, EncoderChoice, Gate};
 
 #[derive(Deserialize)]
@@ -153,15 +153,17 @@ fn a_converted_bert_computes_what_it_should() {
     let config = br#"{"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
         "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#;
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("model.onnx"), bert_to_onnx(config, &uniform_bert()).unwrap())
-        .unwrap();
     let words = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
         "decoder": null, "model": {"type": "WordLevel", "vocab": {"x": 0, "a": 3, "b": 7},
         "unk_token": "x"}}"#;
     std::fs::write(dir.path().join("tokenizer.json"), words).unwrap();
     let options = OnnxOptions { runtime: Some(runtime), sessions: 1 };
-    let got = Onnx::load(dir.path(), &options).unwrap().encode(&["a b"]).unwrap();
+    let encode = |precision| {
+        let model = bert_to_onnx(config, &uniform_bert(), precision).unwrap();
+        std::fs::write(dir.path().join("model.onnx"), model).unwrap();
+        Onnx::load(dir.path(), &options).unwrap().encode(&["a b"]).unwrap()
+    };
 
     let value = |row: usize, at: usize, seed: f32| ((row * 4 + at) as f32 * seed).sin();
     let embedded: Vec<Vec<f32>> = [3, 7]
@@ -180,7 +182,10 @@ fn a_converted_bert_computes_what_it_should() {
         want.iter_mut().zip(out).for_each(|(sum, it)| *sum += it / 2.0);
     }
     let norm = want.iter().map(|it| it * it).sum::<f32>().sqrt();
-    for (got, want) in got.iter().zip(&want) {
-        assert!((got - want / norm).abs() < 1e-5, "{got} {want}");
+    // Weights are exact in seven bits here; inputs are off by half of a 255th of their range.
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Int8, 0.02)] {
+        for (got, want) in encode(precision).iter().zip(&want) {
+            assert!((got - want / norm).abs() < tolerance, "{precision}: {got} {want}");
+        }
     }
 }

@@ -207,6 +207,10 @@ pub(crate) struct FetchEncoderArgs {
     /// Folder of `model.onnx` and `tokenizer.json`.
     #[arg(long, default_value = "models/encoder")]
     pub(crate) out: PathBuf,
+    /// Quantise the encoder's matrices: faster, smaller, a little different. A
+    /// classifier holds for one of the two.
+    #[arg(long)]
+    pub(crate) int8: bool,
     /// Folder of the ONNX Runtime library; policies look into `.runtime`.
     #[arg(long, default_value = ".runtime")]
     pub(crate) runtime: PathBuf,

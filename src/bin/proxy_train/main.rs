@@ -15,7 +15,7 @@ use arguments::{
 };
 use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
-use unlearn_proxy::embed::fetch;
+use unlearn_proxy::embed::{Precision, fetch};
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{Splits, System, compare};
@@ -128,7 +128,8 @@ fn probe(args: ProbeArgs) -> anyhow::Result<String> {
 
 fn fetch_encoder(args: &FetchEncoderArgs) -> anyhow::Result<String> {
     let runtime = fetch::runtime(&args.runtime)?;
-    let mut files = fetch::encoder(&args.out)?;
+    let precision = if args.int8 { Precision::Int8 } else { Precision::F32 };
+    let mut files = fetch::encoder(&args.out, precision)?;
     files.push(runtime);
     Ok(fetch::to_markdown(&files))
 }
