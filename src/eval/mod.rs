@@ -4,6 +4,8 @@ pub mod attacks;
 pub mod compare;
 pub mod corruption;
 pub mod detection;
+pub mod figures;
+pub mod jobs;
 pub mod metrics;
 pub mod porter;
 pub mod report;

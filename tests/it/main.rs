@@ -7,6 +7,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod compare;
 mod contract;
 mod engine;
 mod guarded;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::{CompareArgs, ReportArgs};
 use crate::inspection::{EditArgs, MeasureArgs, WhiteboxArgs};
 use crate::unlearning::UnlearnArgs;
 
@@ -19,6 +20,7 @@ use crate::unlearning::UnlearnArgs;
   proxy-train corruption                               search function and strength for the lab
   proxy-train pretrain --out /tmp/lab                  rebuild the lab's models from the seed
   proxy-train unlearn --method npo --forget f.jsonl --retain r.jsonl --out /tmp/npo
+  proxy-train compare deploy/jobs/lab.toml --out /tmp/lab  every method beside gold, one report
   proxy-train list                                     what can be chosen by name
   proxy-train score RUN/TOFU_EVAL.json --retain GOLD/TOFU_EVAL.json"
 )]
@@ -36,6 +38,13 @@ pub(crate) enum Command {
                       base64 --attack detectability --limit 8"
     )]
     Attack(AttackArgs),
+    /// Run every method of a job file under the same metrics and attacks, beside gold, and report.
+    #[command(
+        after_help = "Every method and seed is a point with a result of its own; interrupted, it resumes after \
+                      the last.\nExamples:\n  proxy-train compare deploy/jobs/lab.toml --out /tmp/lab --seeds 1\n  \
+                      proxy-train compare deploy/jobs/lab.toml --pin"
+    )]
+    Compare(CompareArgs),
     /// Train a model that knows everything and models that never saw the forget set.
     #[command(
         after_help = "Without --corpus: the lab (tokenizer, full, retain, retain-2, data files). Interrupted, it \
@@ -88,6 +97,9 @@ pub(crate) enum Command {
                       models/lab/data/forget10.jsonl --retain models/lab/data/retain_perturbed.jsonl \
                       --out /tmp/whitebox --attack relearning")]
     Whitebox(WhiteboxArgs),
+    /// Merge the results of `compare` into one report: JSON, Markdown, and one HTML page.
+    #[command(after_help = "Example: proxy-train report /tmp/lab-0 /tmp/lab-1 --out /tmp/report")]
+    Report(ReportArgs),
     /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
     #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
     Eval(EvalArgs),

@@ -1,6 +1,7 @@
 //! `proxy-train`: makes the pieces offline and measures what they reach.
 
 mod arguments;
+mod compare;
 mod inspection;
 mod unlearning;
 
@@ -18,7 +19,7 @@ use unlearn_proxy::backend::Backend;
 use unlearn_proxy::embed::{Precision, fetch};
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
-use unlearn_proxy::eval::compare::{Splits, System, compare};
+use unlearn_proxy::eval::compare::{self as comparison, Splits, System};
 use unlearn_proxy::eval::corruption::{Search, search};
 use unlearn_proxy::eval::detection::{self, Sample};
 use unlearn_proxy::eval::score::score;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Attack(args) => println!("{}", block_on(attack(args))?),
+        Command::Compare(args) => println!("{}", compare::compare(&args)?),
         Command::Detect(args) => println!("{}", detect(&args)?),
         Command::Pretrain(args) => pretrain(args)?,
         Command::Probe(args) => println!("{}", probe(args)?),
@@ -58,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Corruption(args) => println!("{}", block_on(corruption(args))?),
         Command::FetchEncoder(args) => println!("{}", fetch_encoder(&args)?),
         Command::Unlearn(args) => println!("{}", unlearning::unlearn(args)?),
+        Command::Report(args) => println!("{}", compare::report(&args)?),
         Command::List => println!("{}", unlearning::list()),
         Command::Edit(args) => println!("{}", inspection::edit(args)?),
         Command::Measure(args) => println!("{}", inspection::measure(&args)?),
@@ -219,7 +222,7 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
         "forget_rows": splits.forget.len(),
         "retain_rows": splits.retain.len(),
     });
-    let comparison = compare(&systems, 1, &splits, provenance).await?;
+    let comparison = comparison::compare(&systems, 1, &splits, provenance).await?;
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     comparison.write(&args.out, &format!("Command: `proxy-train {command}`\n"))?;
     Ok(comparison.to_markdown())

@@ -1,0 +1,270 @@
+//! What all points of a job have in common, and the measuring of one of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use unlearn_proxy::backend::Backend;
+use unlearn_proxy::embed::sha256_hex;
+use unlearn_proxy::engine::model_config::ModelConfig;
+use unlearn_proxy::engine::weights;
+use unlearn_proxy::eval::jobs::file::Job;
+use unlearn_proxy::eval::jobs::grid::{Action, Bound, Point, hash};
+use unlearn_proxy::eval::jobs::material::Material;
+use unlearn_proxy::eval::jobs::result::{Measured, PointResult, Status, Timing};
+use unlearn_proxy::eval::jobs::{measure, open};
+use unlearn_proxy::eval::metrics::teacher::Teacher;
+use unlearn_proxy::eval::suite::{Row, Subject};
+use unlearn_proxy::policy::{Policy, file};
+use unlearn_proxy::train::methods::Parameters;
+
+use super::machine;
+use super::make::{self, Made, Outcome};
+use crate::{Lab, MODEL, local, runtime};
+
+/// Models, rows and policies that points share.
+pub(super) struct Bench<'a> {
+    job: &'a Job,
+    material: Material,
+    runtime: tokio::runtime::Runtime,
+    untouched: Arc<dyn Backend>,
+    untouched_teacher: Teacher,
+    gold_teacher: Teacher,
+    /// Policies of guards by the index of their row.
+    policies: BTreeMap<usize, Policy>,
+    pool: Vec<String>,
+    width: usize,
+    shared: Value,
+}
+
+impl<'a> Bench<'a> {
+    /// Loads what points share, and checks what would fail later: parameters and policies.
+    pub(super) fn load(job: &'a Job, hashes: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let config = ModelConfig::read(&job.model)?;
+        check_methods(job, &config)?;
+        let policies = policies(job)?;
+        let mut pool = Vec::new();
+        if !policies.is_empty() {
+            let path = job.data.join("unseen_names.txt");
+            let names = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            pool.extend(names.lines().map(str::to_owned));
+        }
+        let second = job.second_gold.as_deref().map(weights::sha256).transpose()?;
+        let shared = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model_sha256": weights::sha256(&job.model)?,
+            "gold_sha256": weights::sha256(&job.gold)?,
+            "second_gold_sha256": second,
+            "data_sha256": hashes,
+            "splits": job.splits,
+            "limits": job.limits,
+            "metrics": job.metrics,
+            "attacks": job.attacks,
+            "whitebox": job.whitebox,
+            "world_seed": job.world_seed,
+        });
+        Ok(Self {
+            job,
+            material: Material::read(job)?,
+            runtime: runtime()?,
+            untouched: local(&job.model)?,
+            untouched_teacher: Teacher::load(&job.model)?,
+            gold_teacher: Teacher::load(&job.gold)?,
+            policies,
+            pool,
+            width: config.hidden_size,
+            shared,
+        })
+    }
+
+    /// Everything that decides a point's numbers.
+    pub(super) fn config(&self, point: &Point<'_>) -> Value {
+        let mut config = point.config(&self.shared);
+        if let Some(policy) = self.policies.get(&point.order) {
+            config["policy_revision"] = json!(policy.revision);
+            config["surrogates_sha256"] = json!(sha256_hex(self.pool.join("\n").as_bytes()));
+        }
+        config
+    }
+
+    /// Runs a point to its end; what goes wrong is part of the result.
+    pub(super) fn run(&self, point: &Point<'_>, out: &Path) -> PointResult {
+        let config = self.config(point);
+        let hash = hash(&config);
+        let bound = match &point.variant.action {
+            Action::Bound(bound) => Some(*bound),
+            _ => None,
+        };
+        let mut result = PointResult {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            order: point.order,
+            label: point.variant.label.clone(),
+            name: point.variant.name.clone(),
+            kind: point.variant.kind,
+            bound,
+            seed: point.seed,
+            config,
+            status: Status::Done,
+            measured: None,
+            training: None,
+            timing: Timing::default(),
+            hash,
+        };
+        let folder = out.join("models").join(&result.hash);
+        machine::reset_peak();
+        if let Err(error) = self.fill(point, &folder, &mut result) {
+            result.measured = None;
+            result.status = Status::Failed { message: format!("{error:#}") };
+        }
+        result.timing.peak_bytes = machine::peak_bytes();
+        result
+    }
+
+    fn fill(
+        &self,
+        point: &Point<'_>,
+        folder: &Path,
+        result: &mut PointResult,
+    ) -> anyhow::Result<()> {
+        let made = match make::model(self.job, point, folder)? {
+            Outcome::Diverged(status) => {
+                result.status = status;
+                return Ok(());
+            }
+            Outcome::Untouched => None,
+            Outcome::Made(made) => Some(made),
+        };
+        let since = Instant::now();
+        match made {
+            None => self.fill_untouched(point, result)?,
+            Some(made) => {
+                self.fill_changed(&made, point, result)?;
+                result.training = made.training;
+                result.timing.train_seconds = made.seconds;
+            }
+        }
+        result.timing.measure_seconds = since.elapsed().as_secs_f64();
+        if !self.job.keep_models && folder.exists() && result.is_final() {
+            fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The untouched model, guarded or not.
+    fn fill_untouched(&self, point: &Point<'_>, result: &mut PointResult) -> anyhow::Result<()> {
+        let backend = self.guarded(point)?;
+        let mut measured = self.served(backend.as_ref())?;
+        if matches!(point.variant.action, Action::Bound(Bound::Untouched)) {
+            self.inspect(&self.untouched_teacher, point.seed, &mut measured)?;
+        }
+        result.measured = Some(measured);
+        // Guards remember what they have read, so that time is taken of ones that have read nothing.
+        self.time(self.guarded(point)?.as_ref(), result)
+    }
+
+    /// A model of its own.
+    fn fill_changed(
+        &self,
+        made: &Made,
+        point: &Point<'_>,
+        result: &mut PointResult,
+    ) -> anyhow::Result<()> {
+        let teacher = Teacher::load(&made.folder)?;
+        if !make::is_finite(&teacher.decoder)? {
+            let step = made.training.as_ref().and_then(|it| it.steps).unwrap_or(0);
+            let message = format!("{}: weights are not finite", point.variant.name);
+            result.status = Status::Diverged { step, message, checkpoint: None };
+            return Ok(());
+        }
+        let backend = local(&made.folder)?;
+        let mut measured = self.served(backend.as_ref())?;
+        // Gold beside gold has nothing to find.
+        if !matches!(point.variant.action, Action::Bound(Bound::Gold)) {
+            self.inspect(&teacher, point.seed, &mut measured)?;
+        }
+        result.measured = Some(measured);
+        self.time(backend.as_ref(), result)
+    }
+
+    fn served(&self, backend: &dyn Backend) -> anyhow::Result<Measured> {
+        let subject = Subject { backend, model: MODEL };
+        Ok(self.runtime.block_on(measure::served(subject, self.job, &self.material))?)
+    }
+
+    fn inspect(&self, model: &Teacher, seed: u64, measured: &mut Measured) -> anyhow::Result<()> {
+        let models =
+            open::Models { model, gold: &self.gold_teacher, untouched: &self.untouched_teacher };
+        Ok(open::inspect(models, self.job, &self.material, seed, measured)?)
+    }
+
+    fn time(&self, backend: &dyn Backend, result: &mut PointResult) -> anyhow::Result<()> {
+        let subject = Subject { backend, model: MODEL };
+        let count = self.job.limits.timed;
+        let of =
+            |rows: &[Row]| self.runtime.block_on(measure::request_seconds(subject, rows, count));
+        let (forget, others) = (of(&self.material.forget)?, of(&self.material.hard)?);
+        result.timing.forget_request_seconds = Some(forget);
+        result.timing.other_request_seconds = Some(others);
+        Ok(())
+    }
+
+    /// The untouched model under the point's guard, or as it is.
+    fn guarded(&self, point: &Point<'_>) -> anyhow::Result<Arc<dyn Backend>> {
+        let Some(policy) = self.policies.get(&point.order) else {
+            return Ok(Arc::clone(&self.untouched));
+        };
+        let lab = Lab {
+            model: Arc::clone(&self.untouched),
+            policy: policy.clone(),
+            pool: self.pool.clone(),
+            width: self.width,
+        };
+        let treatment = policy.treatment.first().context("the policy has no treatment")?;
+        lab.guarded(treatment, point.seed)
+    }
+}
+
+/// Builds every method once, so that a parameter that does not fit the model is known at the start.
+fn check_methods(job: &Job, config: &ModelConfig) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    for variant in &job.variants {
+        if let Action::Unlearn { method, set, .. } = &variant.action {
+            let built = Parameters::new(method, set).and_then(|it| (method.build)(&it, config, 0));
+            if let Err(problem) = built {
+                problems.push(format!("{}: {}: {problem}", job.path.display(), variant.label));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
+}
+
+/// The job's policy under the treatment of every guard.
+fn policies(job: &Job) -> anyhow::Result<BTreeMap<usize, Policy>> {
+    let mut out = BTreeMap::new();
+    let Some(path) = &job.policy else { return Ok(out) };
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
+    let tables = |all: &[toml::Table]| {
+        toml::Value::Array(all.iter().cloned().map(toml::Value::Table).collect())
+    };
+    for (order, variant) in job.variants.iter().enumerate() {
+        let Action::Guard { treatment, detectors } = &variant.action else { continue };
+        let mut table = table.clone();
+        table.insert("treatment".to_owned(), tables(std::slice::from_ref(treatment)));
+        // Weights of a fusion are of the policy's own detectors.
+        if let Some(detectors) = detectors {
+            table.insert("detector".to_owned(), tables(detectors));
+            table.remove("fusion");
+        }
+        let policy = file::parse(path, &toml::to_string(&table)?).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}: {}\n{}", job.path.display(), variant.label, lines.join("\n"))
+        })?;
+        out.insert(order, policy);
+    }
+    Ok(out)
+}

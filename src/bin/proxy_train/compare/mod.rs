@@ -1,0 +1,236 @@
+//! `proxy-train compare` and `proxy-train report`: every method of a job file under the same metrics
+//! and attacks, one point after the other, each written when it is done.
+
+mod bench;
+mod machine;
+mod make;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use unlearn_proxy::eval::jobs::file::Job;
+use unlearn_proxy::eval::jobs::grid::{self, Point};
+use unlearn_proxy::eval::jobs::hashes;
+use unlearn_proxy::eval::jobs::report::{Report, Source};
+use unlearn_proxy::eval::jobs::result::{PointResult, Status};
+
+use bench::Bench;
+
+/// The job file's copy in a run's folder.
+const JOB_FILE: &str = "job.toml";
+
+/// The commands of a run, one a line.
+const COMMANDS_FILE: &str = "commands.txt";
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The job file.
+    job: PathBuf,
+    /// Folder of `points/` and of the report; interrupted, it resumes there.
+    #[arg(long, required_unless_present = "pin")]
+    out: Option<PathBuf>,
+    /// Write the hashes of the data files into the job file, and stop.
+    #[arg(long)]
+    pin: bool,
+    /// Only the first seeds of every method.
+    #[arg(long, value_name = "N")]
+    seeds: Option<usize>,
+    /// Only methods of this name, beside the bounds; may be given several times.
+    #[arg(long = "only", value_name = "NAME")]
+    only: Vec<String>,
+    /// Only every Nth point, from the Ith on (from 0); `report` merges the folders.
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    shard: Option<(usize, usize)>,
+    /// Stop after this many points that were not there yet.
+    #[arg(long, value_name = "N")]
+    points: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders that `compare` wrote.
+    #[arg(required = true, value_name = "DIR")]
+    runs: Vec<PathBuf>,
+    /// Folder of `report.json`, `report.md` and `report.html` [default: the first of them].
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let (at, of) = text.split_once('/').ok_or("is not I/N")?;
+    let number = |it: &str| it.parse::<usize>().map_err(|error| format!("`{it}`: {error}"));
+    let (at, of) = (number(at)?, number(of)?);
+    if at < of { Ok((at, of)) } else { Err(format!("{at} is not below {of}")) }
+}
+
+/// The points that are asked for.
+fn chosen<'a>(job: &'a Job, args: &CompareArgs) -> anyhow::Result<Vec<Point<'a>>> {
+    if args.seeds == Some(0) || args.points == Some(0) {
+        bail!("--seeds and --points must be at least 1");
+    }
+    for name in &args.only {
+        if job.variants.iter().all(|it| it.name != *name) {
+            let mut known: Vec<&str> = job.variants.iter().map(|it| it.name.as_str()).collect();
+            known.dedup();
+            bail!("--only: the job has no method `{name}`; it has {}", known.join(", "));
+        }
+    }
+    let wanted = |it: &Point<'_>| {
+        let bound = it.variant.kind == grid::Kind::Bound;
+        bound || args.only.is_empty() || args.only.contains(&it.variant.name)
+    };
+    let all = grid::points(&job.variants, args.seeds).into_iter().filter(wanted);
+    let (at, of) = args.shard.unwrap_or((0, 1));
+    Ok(all.enumerate().filter(|it| it.0 % of == at).map(|it| it.1).collect())
+}
+
+pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
+    let job = Job::load(&args.job)?;
+    let found = hashes::of_splits(&job)?;
+    if args.pin {
+        let text = fs::read_to_string(&args.job)?;
+        fs::write(&args.job, hashes::pinned(&text, &found))
+            .with_context(|| args.job.display().to_string())?;
+        return Ok(format!("{}: {} data files pinned", args.job.display(), found.len()));
+    }
+    hashes::check(&job, &found)?;
+    let points = chosen(&job, args)?;
+    let Some(out) = &args.out else { bail!("--out is missing") };
+    let bench = Bench::load(&job, &found)?;
+    remember(args, out)?;
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} points, {msg}, {eta} left")
+        .expect("the template is valid");
+    let bar = ProgressBar::new(points.len() as u64).with_style(style);
+    let mut open = Vec::new();
+    for point in &points {
+        let hash = grid::hash(&bench.config(point));
+        match PointResult::read(out, &hash)? {
+            Some(result) if result.is_final() => {}
+            _ => open.push(point),
+        }
+    }
+    bar.set_position((points.len() - open.len()) as u64);
+    bar.reset_eta();
+    let budget = args.points.unwrap_or(usize::MAX);
+    let left = open.len().saturating_sub(budget);
+    for point in open.into_iter().take(budget) {
+        bar.set_message(format!("{}, seed {}", point.variant.label, point.seed));
+        tracing::info!(point = point.variant.label, seed = point.seed, "measuring");
+        let result = bench.run(point, out);
+        if !matches!(result.status, Status::Done) {
+            tracing::warn!(point = result.label, status = ?result.status, "no numbers");
+        }
+        result.write(out)?;
+        bar.inc(1);
+    }
+    bar.finish();
+    let report = Report::new(of_job(&bench, &job, out)?, source(&[out.as_path()]));
+    report.write(out)?;
+    let mut text = report.to_markdown();
+    if left > 0 {
+        text.push_str(&format!("\n{left} points are left; run the command again.\n"));
+    }
+    Ok(text)
+}
+
+/// Keeps the job file and the command beside the results.
+fn remember(args: &CompareArgs, out: &Path) -> anyhow::Result<()> {
+    let failed = || out.display().to_string();
+    fs::create_dir_all(out).with_context(failed)?;
+    fs::copy(&args.job, out.join(JOB_FILE)).with_context(failed)?;
+    let path = out.join(COMMANDS_FILE);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let command = format!("proxy-train {}", words.join(" "));
+    let mut known = fs::read_to_string(&path).unwrap_or_default();
+    if known.lines().all(|it| it != command) {
+        known.push_str(&format!("{command}\n"));
+        fs::write(&path, known).with_context(failed)?;
+    }
+    Ok(())
+}
+
+/// The results of this very job; what other settings left in the folder is not among them.
+fn of_job(bench: &Bench<'_>, job: &Job, out: &Path) -> anyhow::Result<Vec<PointResult>> {
+    let points = grid::points(&job.variants, None);
+    let orders: BTreeMap<String, usize> =
+        points.iter().map(|it| (grid::hash(&bench.config(it)), it.order)).collect();
+    let mut results = PointResult::read_all(out)?;
+    results.retain(|it| orders.contains_key(&it.hash));
+    // A row may have moved since.
+    results.iter_mut().for_each(|it| it.order = orders[&it.hash]);
+    results.sort_by_key(|it| (it.order, it.seed));
+    Ok(results)
+}
+
+/// The commands and job files of some runs.
+fn source(runs: &[&Path]) -> Source {
+    let mut source = Source::default();
+    for run in runs {
+        let read = |name: &str| fs::read_to_string(run.join(name)).unwrap_or_default();
+        source.commands.extend(read(COMMANDS_FILE).lines().map(str::to_owned));
+        let job = read(JOB_FILE);
+        if !job.is_empty() && !source.jobs.contains(&job) {
+            source.jobs.push(job);
+        }
+    }
+    source
+}
+
+pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<String> {
+    let runs: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
+    let mut points = Vec::new();
+    for run in &runs {
+        points.extend(PointResult::read_all(run)?);
+    }
+    points.sort_by_key(|it| (it.order, it.seed));
+    let report = Report::new(points, source(&runs));
+    report.write(args.out.as_deref().unwrap_or(runs[0]))?;
+    Ok(report.to_markdown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_a_part_of_a_whole() {
+        assert_eq!(shard("0/4"), Ok((0, 4)));
+        for wrong in ["4/4", "1", "a/4", "0/0"] {
+            assert!(shard(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Between them shards run every point once, and bounds are run whatever is asked for.
+    #[test]
+    fn shards_share_all_points() {
+        let job = Job::load(Path::new("deploy/jobs/smoke.toml")).unwrap();
+        let args = |shard, only: &[&str]| CompareArgs {
+            job: PathBuf::new(),
+            out: None,
+            pin: false,
+            seeds: None,
+            only: only.iter().map(|it| (*it).to_owned()).collect(),
+            shard,
+            points: None,
+        };
+        let names = |args: &CompareArgs| -> Vec<(String, u64)> {
+            let points = chosen(&job, args).unwrap();
+            points.iter().map(|it| (it.variant.label.clone(), it.seed)).collect()
+        };
+        let all = names(&args(None, &[]));
+        let mut parts: Vec<_> = (0..3).flat_map(|it| names(&args(Some((it, 3)), &[]))).collect();
+        assert_eq!(parts.len(), all.len());
+        parts.sort();
+        let mut sorted = all.clone();
+        sorted.sort();
+        assert_eq!(parts, sorted);
+        let only = names(&args(None, &["npo"]));
+        assert!(only.len() < all.len() && only.iter().any(|it| it.0 == "gold"));
+        let error = chosen(&job, &args(None, &["npoo"])).unwrap_err();
+        assert!(error.to_string().contains("npoo"), "{error}");
+    }
+}
