@@ -36,11 +36,15 @@ impl Local {
         Self { engine, id: id.into(), requests: AtomicU64::new(0) }
     }
 
-    fn check_model(&self, request: &Request) -> Result<(), BackendError> {
-        if request.model == self.id {
-            return Ok(());
+    /// Whether the request is for this model, and for what it can do.
+    fn check(&self, request: &Request) -> Result<(), BackendError> {
+        if request.model != self.id {
+            return Err(BackendError::UnknownModel { model: request.model.clone() });
         }
-        Err(BackendError::UnknownModel { model: request.model.clone() })
+        if !request.tools.is_empty() {
+            return Err(BackendError::NoTools);
+        }
+        Ok(())
     }
 
     fn encode(&self, input: &Input) -> Result<Encoded, EngineError> {
@@ -167,7 +171,7 @@ impl Local {
 #[async_trait]
 impl Backend for Local {
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
-        self.check_model(&request)?;
+        self.check(&request)?;
         let encoded = self.encode(&request.input)?;
         let prompt_tokens = encoded.ids.len();
         let mut prompt = Prompt { ids: encoded.ids.clone(), ..Prompt::default() };
@@ -204,7 +208,7 @@ impl Backend for Local {
         continuation: &str,
         end_of_turn: bool,
     ) -> Result<Scored, BackendError> {
-        self.check_model(&request)?;
+        self.check(&request)?;
         let (encoded, span, first) = self.encode_continuation(&request.input, continuation)?;
         let mut ids = encoded.ids.clone();
         if end_of_turn {
@@ -246,7 +250,13 @@ impl Backend for Local {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { embeddings: true, hidden_states: true, offsets: true, scoring: true }
+        Capabilities {
+            embeddings: true,
+            hidden_states: true,
+            offsets: true,
+            scoring: true,
+            tools: false,
+        }
     }
 
     fn load_offset(&self, pair: &OffsetPair) -> Result<(), BackendError> {

@@ -24,6 +24,8 @@ pub struct Capabilities {
     pub offsets: bool,
     /// Computes log-probabilities of a given continuation.
     pub scoring: bool,
+    /// Takes functions that the model may call.
+    pub tools: bool,
 }
 
 /// A model as `/v1/models` lists it.
@@ -38,7 +40,7 @@ pub struct ModelCard {
 /// A source of replies.
 #[async_trait]
 pub trait Backend: std::fmt::Debug + Send + Sync {
-    /// Starts a reply: text events per choice, one `Finished` per choice, `Done` last.
+    /// Starts a reply: text and call events per choice, one `Finished` per choice, `Done` last.
     ///
     /// # Errors
     ///
@@ -154,6 +156,9 @@ pub enum BackendError {
         /// The ability.
         what: &'static str,
     },
+    /// The request has tools and [`Capabilities::tools`] is false.
+    #[error("the local model takes no tools: send neither `tools` nor messages with `tool_calls`")]
+    NoTools,
     /// A guard failed and the policy fails closed.
     #[error("the request could not be checked")]
     GuardFailed {

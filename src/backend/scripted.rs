@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
-use crate::types::{Finish, ReplyEvent, Request, Scored, TokenLogprob, Usage};
+use crate::types::{Finish, ReplyEvent, Request, Scored, TokenLogprob, ToolCallPiece, Usage};
 
 /// The only model of a [`Scripted`] backend.
 const MODEL: &str = "scripted";
@@ -15,6 +15,8 @@ const MODEL: &str = "scripted";
 #[derive(Debug)]
 pub struct Scripted {
     pieces: Vec<String>,
+    /// Of one call, made where there is anything to call.
+    calls: Vec<ToolCallPiece>,
     capabilities: Capabilities,
     seen: Mutex<Vec<Request>>,
 }
@@ -25,9 +27,25 @@ impl Scripted {
     pub fn new(pieces: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             pieces: pieces.into_iter().map(Into::into).collect(),
-            capabilities: Capabilities { scoring: true, ..Capabilities::default() },
+            calls: Vec::new(),
+            capabilities: Capabilities { scoring: true, tools: true, ..Capabilities::default() },
             seen: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The same, which then calls a function with these pieces of arguments when one is on offer.
+    #[must_use]
+    pub fn calling(mut self, name: &str, arguments: &[&str]) -> Self {
+        let begin = ToolCallPiece {
+            id: "call_scripted".to_owned(),
+            name: name.to_owned(),
+            ..ToolCallPiece::default()
+        };
+        let more = arguments
+            .iter()
+            .map(|it| ToolCallPiece { arguments: (*it).to_owned(), ..ToolCallPiece::default() });
+        self.calls = std::iter::once(begin).chain(more).collect();
+        self
     }
 
     /// The same with other capabilities.
@@ -55,6 +73,9 @@ impl Scripted {
         if request.corruption.is_some() && !self.capabilities.embeddings {
             return Err(BackendError::Unsupported { what: "corrupted embeddings" });
         }
+        if !request.tools.is_empty() && !self.capabilities.tools {
+            return Err(BackendError::NoTools);
+        }
         if request.offset.is_some() && !self.capabilities.offsets {
             return Err(BackendError::Unsupported { what: "logit offsets" });
         }
@@ -77,7 +98,12 @@ impl Backend for Scripted {
                 let logprobs = request.logprobs.map(|_| vec![token]).unwrap_or_default();
                 events.push(ReplyEvent::Text { choice, text: piece.clone(), logprobs });
             }
-            events.push(ReplyEvent::Finished { choice, finish: Finish::Stop });
+            let offered = !request.tools.offered.is_empty();
+            let calls = if offered { self.calls.as_slice() } else { &[] };
+            let pieces = calls.iter().cloned();
+            events.extend(pieces.map(|piece| ReplyEvent::ToolCall { choice, piece }));
+            let finish = if calls.is_empty() { Finish::Stop } else { Finish::ToolCalls };
+            events.push(ReplyEvent::Finished { choice, finish });
         }
         let completion_tokens = self.pieces.len() * request.n;
         events.push(ReplyEvent::Done(Usage { prompt_tokens: 3, completion_tokens }));

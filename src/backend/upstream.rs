@@ -1,8 +1,9 @@
 //! Any server that speaks OpenAI's API.
 //!
-//! Replies are always read as streams. What this backend cannot say in that API, such as corrupted
-//! embeddings, it refuses instead of leaving it out.
+//! Replies are asked for as streams; one that comes whole all the same is read too. What this
+//! backend cannot say in that API, such as corrupted embeddings, it refuses instead of leaving it out.
 
+mod calls;
 mod sse;
 mod wire;
 
@@ -30,6 +31,8 @@ use crate::types::{ReplyEvent, Request, Scored};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of a list of models or of an error.
 const MOST_BODY_BYTES: usize = 1 << 20;
+/// Most bytes of a reply that comes whole.
+const MOST_REPLY_BYTES: usize = 16 << 20;
 
 /// A remote server.
 #[derive(Debug)]
@@ -122,6 +125,20 @@ impl Upstream {
         sent.map_err(|error| self.failed(None, error.into()))
     }
 
+    /// A reply of a server that does not stream, as some do not where there are tools.
+    async fn whole(
+        &self,
+        body: Incoming,
+        mut chunks: wire::Chunks,
+    ) -> Result<ReplyStream, BackendError> {
+        let body = Limited::new(body, MOST_REPLY_BYTES).collect().await;
+        let body = body.map_err(|error| self.failed(None, error))?.to_bytes();
+        let read = chunks.read(&String::from_utf8_lossy(&body));
+        let mut events = read.map_err(|error| self.failed(None, error.into()))?;
+        events.push(chunks.end().map_err(|error| self.failed(None, error.into()))?);
+        Ok(futures::stream::iter(events.into_iter().map(Ok)).boxed())
+    }
+
     fn failed(
         &self,
         status: Option<StatusCode>,
@@ -187,10 +204,15 @@ impl Backend for Upstream {
         if !response.status().is_success() {
             return Err(self.refusal(response, &request.model).await);
         }
+        let chunks = wire::Chunks::new(&request);
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
+        if kind.is_some_and(|it| it.starts_with("application/json")) {
+            return self.whole(response.into_body(), chunks).await;
+        }
         let reading = Reading {
             body: response.into_body(),
             decoder: sse::Decoder::default(),
-            chunks: wire::Chunks::new(&request),
+            chunks,
             queue: VecDeque::new(),
             ended: false,
             host: self.host.clone(),
@@ -229,7 +251,7 @@ impl Backend for Upstream {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities { tools: true, ..Capabilities::default() }
     }
 
     async fn ready(&self) -> bool {

@@ -1,5 +1,6 @@
 //! `/v1/chat/completions`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -9,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::HttpState;
 use super::error::ApiError;
-use super::gate::{RequestId, read_body, tenant};
+use super::gate::{RequestId, fresh_id, read_body, tenant};
 use super::observer::Ticket;
 use super::openai::{Delivery, parse_chat};
 use super::sse::{Chunks, Envelope, Streamed, WholeChoice, finish_reason, gather, nats, refuse};
 use crate::backend::ReplyStream;
-use crate::types::{Finish, TokenLogprob};
+use crate::types::{Finish, TokenLogprob, ToolCallPiece};
 
 /// The field that is to blame for a prompt that is too long.
 const PROMPT: &str = "messages";
@@ -31,7 +32,7 @@ pub(super) async fn handle(
     };
     if delivery.stream {
         let envelope = Envelope::new("chatcmpl-", "chat.completion.chunk", &model);
-        let chunks = ChatChunks { n };
+        let chunks = ChatChunks { n, calls: BTreeSet::new() };
         return Streamed { events, chunks, envelope, delivery, ticket, request_id, prompt: PROMPT }
             .into_response();
     }
@@ -66,11 +67,29 @@ async fn start(state: &HttpState, request: Request, id: &RequestId) -> Result<St
 }
 
 fn whole_choice((index, choice): (usize, &WholeChoice)) -> Value {
+    let mut message = json!({ "role": "assistant", "content": choice.text, "refusal": null });
+    if !choice.calls.is_empty() {
+        if choice.text.is_empty() {
+            message["content"] = Value::Null;
+        }
+        message["tool_calls"] = choice.calls.iter().cloned().map(call_object).collect();
+    }
     json!({
         "index": index,
-        "message": { "role": "assistant", "content": choice.text, "refusal": null },
+        "message": message,
         "logprobs": logprobs_object(&choice.logprobs),
         "finish_reason": choice.finish_reason(),
+    })
+}
+
+/// A call with its id and its name, and as much of its arguments as there is.
+fn call_object(call: ToolCallPiece) -> Value {
+    let ToolCallPiece { id, name, arguments, .. } = call;
+    let id = if id.is_empty() { fresh_id("call_") } else { id };
+    json!({
+        "id": id,
+        "type": "function",
+        "function": { "name": name, "arguments": arguments },
     })
 }
 
@@ -102,6 +121,8 @@ fn token_object(bytes: &[u8], logprob: f32) -> Value {
 
 struct ChatChunks {
     n: usize,
+    /// Choice and index of the calls that have begun.
+    calls: BTreeSet<(usize, usize)>,
 }
 
 impl Chunks for ChatChunks {
@@ -112,6 +133,17 @@ impl Chunks for ChatChunks {
 
     fn text(&mut self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Value {
         entry(choice, &json!({ "content": text }), &logprobs_object(logprobs), None)
+    }
+
+    fn call(&mut self, choice: usize, piece: ToolCallPiece) -> Option<Value> {
+        let index = piece.index;
+        let mut call = if self.calls.insert((choice, index)) {
+            call_object(piece)
+        } else {
+            json!({ "function": { "arguments": piece.arguments } })
+        };
+        call["index"] = index.into();
+        Some(entry(choice, &json!({ "tool_calls": [call] }), &Value::Null, None))
     }
 
     fn finished(&mut self, choice: usize, finish: Finish) -> Value {

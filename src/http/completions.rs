@@ -20,7 +20,7 @@ use super::observer::Ticket;
 use super::openai::{Delivery, Fields, delivery, shared, to_usize};
 use super::sse::{Chunks, Envelope, Streamed, WholeChoice, finish_reason, gather, nats, refuse};
 use crate::backend::{Backend, BackendError, ReplyStream};
-use crate::types::{Finish, Input, ReplyEvent, Request, TokenLogprob, Usage};
+use crate::types::{Finish, Input, ReplyEvent, Request, TokenLogprob, ToolCallPiece, Usage};
 
 /// The field that is to blame for a prompt that is too long.
 const PROMPT: &str = "prompt";
@@ -206,6 +206,9 @@ fn shift(event: ReplyEvent, by: usize) -> ReplyEvent {
         ReplyEvent::Text { choice, text, logprobs } => {
             ReplyEvent::Text { choice: choice + by, text, logprobs }
         }
+        ReplyEvent::ToolCall { choice, piece } => {
+            ReplyEvent::ToolCall { choice: choice + by, piece }
+        }
         ReplyEvent::Finished { choice, finish } => {
             ReplyEvent::Finished { choice: choice + by, finish }
         }
@@ -276,6 +279,10 @@ impl Chunks for TextChunks {
         let mut nowhere = 0;
         let offset = self.offsets.get_mut(choice).unwrap_or(&mut nowhere);
         entry(choice, text, &logprobs_object(logprobs, offset), None)
+    }
+
+    fn call(&mut self, _: usize, _: ToolCallPiece) -> Option<Value> {
+        None
     }
 
     fn finished(&mut self, choice: usize, finish: Finish) -> Value {

@@ -83,18 +83,33 @@ const CHAT_REQUEST: &[Field] = &[
     row("messages[].content[].type", Constrained, "text or refusal"),
     row("messages[].content[].text", Guarded, "parts are joined before they are read"),
     row("messages[].content[].refusal", Guarded, "as text"),
-    row("messages[].tool_calls", Constrained, "excuses missing content; the model sees none of it"),
-    row("messages[].function_call", Constrained, "as tool_calls"),
+    row("messages[].tool_calls", Guarded, "the assistant's; excuses missing content"),
+    row("messages[].tool_calls[].id", Constrained, "not empty; the model gets ids made here"),
+    row("messages[].tool_calls[].type", Constrained, "only function"),
+    row("messages[].tool_calls[].function", Guarded, ""),
+    row("messages[].tool_calls[].function.name", Guarded, "unless it is on offer, see tools"),
+    row("messages[].tool_calls[].function.arguments", Guarded, "as JSON, its escapes undone once"),
+    row("messages[].function_call", Constrained, "excuses missing content, not sent on"),
     row("messages[].prompt_embeds", Constrained, "refused: nothing can read it"),
     row("messages[].name", Dropped, ""),
-    row("messages[].tool_call_id", Dropped, ""),
+    row("messages[].tool_call_id", Constrained, "the id of a call before it; of role tool"),
     row("messages[].audio", Dropped, ""),
     row("max_completion_tokens", Forwarded, "wins over max_tokens"),
     row("logprobs", Forwarded, "null in replies from the first replaced name on")
         .once_ruled(Dropped),
-    row("top_logprobs", Forwarded, "at most 20; needs logprobs").once_ruled(Dropped),
-    row("tools", Constrained, "only empty: text in arguments would leave unread"),
-    row("tool_choice", Constrained, "only none"),
+    row("top_logprobs", Forwarded, RIVALS).once_ruled(Dropped),
+    row("tools", Guarded, "at most 128; the local model takes none"),
+    row("tools[].type", Constrained, "only function"),
+    row("tools[].function", Guarded, "read as one text, JSON with its escapes undone"),
+    row("tools[].function.name", Guarded, "letters, digits, _, - and ., at most 64"),
+    row("tools[].function.description", Guarded, ""),
+    row("tools[].function.parameters", Guarded, "the whole schema, keys and values"),
+    row("tools[].function.strict", Dropped, "an enforced schema could spell a name"),
+    row("tool_choice", Constrained, "none, auto, required, or a function of tools"),
+    row("tool_choice.type", Constrained, "only function"),
+    row("tool_choice.function", Constrained, ""),
+    row("tool_choice.function.name", Constrained, "one of tools"),
+    row("parallel_tool_calls", Forwarded, "has no effect without tools"),
     row("functions", Constrained, "only empty"),
     row("function_call", Constrained, "only none"),
     row("response_format", Constrained, "only of type text: a schema can ask for a name"),
@@ -109,7 +124,6 @@ const CHAT_REQUEST: &[Field] = &[
     row("prediction", Dropped, ""),
     row("audio", Dropped, ""),
     row("web_search_options", Dropped, ""),
-    row("parallel_tool_calls", Dropped, ""),
 ];
 
 const TEXT_REQUEST: &[Field] = &[
@@ -117,9 +131,15 @@ const TEXT_REQUEST: &[Field] = &[
     row("echo", Constrained, "repeats the client's own prompt; refused with logprobs"),
     row("suffix", Constrained, "only empty: text between two texts is not offered"),
     row("best_of", Constrained, "only equal to n"),
-    row("logprobs", Forwarded, "at most 5; null in replies from the first replaced name on")
-        .once_ruled(Dropped),
+    row("logprobs", Forwarded, TEXT_RIVALS).once_ruled(Dropped),
 ];
+
+const RIVALS: &str = "at most 20; needs logprobs; a token is left out where it would write a word of \
+                      a forgotten name, or three letters of one and more";
+
+const TEXT_RIVALS: &str = "at most 5; null in replies from the first replaced name on; of the rivals \
+                           one is left out where it would write a word of a forgotten name, or \
+                           three letters of one and more";
 
 /// What both endpoints read.
 const REQUEST: &[Field] = &[
@@ -164,11 +184,23 @@ const CHAT_REPLY: &[Field] = &[
     row("choices[].delta.role", Forwarded, ""),
     row("choices[].delta.content", Guarded, "held back while it may begin a name"),
     row("choices[].delta.refusal", Constrained, "always null"),
-    row("choices[].message.tool_calls", Dropped, ""),
+    row("choices[].message.tool_calls", Guarded, "of a model behind the proxy; only with tools"),
+    row("choices[].message.tool_calls[].id", Guarded, "made here where it holds a name"),
+    row("choices[].message.tool_calls[].type", Forwarded, ""),
+    row("choices[].message.tool_calls[].function.name", Guarded, "unless it is one of tools"),
+    row("choices[].message.tool_calls[].function.arguments", Guarded, ARGUMENTS),
     row("choices[].message.reasoning_content", Dropped, "not read from the model"),
-    row("choices[].delta.tool_calls", Dropped, ""),
+    row("choices[].delta.tool_calls", Guarded, "as in message"),
+    row("choices[].delta.tool_calls[].index", Forwarded, ""),
+    row("choices[].delta.tool_calls[].id", Guarded, "in the first piece, whole"),
+    row("choices[].delta.tool_calls[].type", Forwarded, "in the first piece"),
+    row("choices[].delta.tool_calls[].function.name", Guarded, "in the first piece, whole"),
+    row("choices[].delta.tool_calls[].function.arguments", Guarded, "held back like a text"),
     row("choices[].delta.reasoning_content", Dropped, "not read from the model"),
 ];
+
+const ARGUMENTS: &str = "the JSON's escapes are undone before it is read and written again; JSON \
+                         within a string of it is read as it stands";
 
 const TEXT_REPLY: &[Field] =
     &[row("choices[].text", Guarded, "held back while it may begin a name")];
@@ -180,7 +212,7 @@ const REPLY: &[Field] = &[
     row("model", Forwarded, "as the client wrote it"),
     row("system_fingerprint", Forwarded, "the proxy's, not the model's"),
     row("choices[].index", Forwarded, ""),
-    row("choices[].logprobs", Forwarded, "null from the first replaced name on")
+    row("choices[].logprobs", Forwarded, "null from the first replaced name or call on")
         .once_ruled(Dropped),
     row("choices[].finish_reason", Constrained, "content_filter only where a policy is open"),
     row("usage.prompt_tokens", Constrained, "the client's own prompt, not the treated one"),

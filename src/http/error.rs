@@ -60,6 +60,9 @@ impl ApiError {
             BackendError::Unsupported { .. } => {
                 (S::BAD_REQUEST, INVALID, Some("unsupported"), None, said())
             }
+            BackendError::NoTools => {
+                (S::BAD_REQUEST, INVALID, Some("unsupported"), Some("tools"), said())
+            }
             BackendError::GuardFailed { .. } | BackendError::Engine { .. } => {
                 (S::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error"), None, GENERIC.into())
             }
@@ -140,6 +143,7 @@ mod tests {
             (BackendError::UnknownModel { model: "m".into() }, 404, Some("model_not_found"), Some("model")),
             (invalid, 400, None, Some("seed")),
             (BackendError::Unsupported { what: "scoring" }, 400, Some("unsupported"), None),
+            (BackendError::NoTools, 400, Some("unsupported"), Some("tools")),
             (BackendError::GuardFailed { source: boxed() }, 500, Some("internal_error"), None),
             (BackendError::Engine { source: boxed() }, 500, Some("internal_error"), None),
             (upstream(Some(429)), 429, Some("rate_limit_exceeded"), None),

@@ -17,6 +17,7 @@ mod gate;
 mod observer;
 mod openai;
 mod sse;
+mod tools;
 
 use std::fmt;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub struct RequestOutcome {
     pub stream: bool,
     /// From the request's headers to its end.
     pub duration: Duration,
-    /// From the request's headers to the first text of any choice.
+    /// From the request's headers to the first text, or piece of a call, of any choice.
     pub time_to_first_text: Option<Duration>,
     /// Tokens; zero when the request ended before its backend reported them.
     pub usage: Usage,
@@ -68,13 +68,16 @@ impl Ticket {
         self.outcome.status = 200;
     }
 
-    /// Notes the first text and the usage.
+    /// Notes the first text or call and the usage.
     pub(super) fn note(&mut self, event: &ReplyEvent) {
         match event {
             ReplyEvent::Text { text, .. } => {
                 if !text.is_empty() && self.outcome.time_to_first_text.is_none() {
                     self.outcome.time_to_first_text = Some(self.started.elapsed());
                 }
+            }
+            ReplyEvent::ToolCall { .. } => {
+                self.outcome.time_to_first_text.get_or_insert_with(|| self.started.elapsed());
             }
             ReplyEvent::Finished { .. } => {}
             ReplyEvent::Done(usage) => self.outcome.usage = *usage,

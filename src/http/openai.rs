@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::contract::{self, Endpoint};
 use super::error::ApiError;
+use super::tools::tools;
 use crate::types::{Input, Message, Request, Role, Sampling};
 
 /// Most choices per prompt.
@@ -37,17 +38,18 @@ pub(super) struct Delivery {
 /// Reads the body of `/v1/chat/completions`.
 pub(super) fn parse_chat(body: &[u8]) -> Result<Asked, ApiError> {
     let fields = Fields::parse(body, &contract::CHAT)?;
-    refuse_tools(&fields)?;
-    let messages = fields.array("messages")?.unwrap_or_default();
-    if messages.is_empty() {
+    refuse_other(&fields)?;
+    let values = fields.array("messages")?.unwrap_or_default();
+    if values.is_empty() {
         return Err(ApiError::invalid("messages", "`messages` must hold at least one message"));
     }
-    let messages: Vec<Message> = messages
+    let messages: Vec<Message> = values
         .iter()
         .enumerate()
         .map(|(index, it)| message(index, it))
         .collect::<Result<_, _>>()?;
     let mut request = shared(&fields, Input::Chat(messages))?;
+    request.tools = tools(&fields, values)?;
     let newer = fields.integer("max_completion_tokens", 1..=u64::MAX)?;
     request.max_tokens = newer.map_or(request.max_tokens, |it| Some(to_usize(it)));
     request.logprobs = chat_logprobs(&fields)?;
@@ -173,16 +175,14 @@ pub(super) fn delivery(fields: &Fields) -> Result<Delivery, ApiError> {
 }
 
 /// Refuses what would change the reply and is not offered: silence would be a wrong answer.
-fn refuse_tools(fields: &Fields) -> Result<(), ApiError> {
-    for name in ["tools", "functions"] {
-        if fields.array(name)?.is_some_and(|it| !it.is_empty()) {
-            return Err(ApiError::invalid(name, "this server does not support tools"));
-        }
+fn refuse_other(fields: &Fields) -> Result<(), ApiError> {
+    if fields.array("functions")?.is_some_and(|it| !it.is_empty()) {
+        let message = "this server does not support `functions`; offer them as `tools`";
+        return Err(ApiError::invalid("functions", message));
     }
-    for name in ["tool_choice", "function_call"] {
-        if fields.get(name).is_some_and(|it| it != "none") {
-            return Err(ApiError::invalid(name, "this server does not support tools"));
-        }
+    if fields.get("function_call").is_some_and(|it| it != "none") {
+        let message = "this server does not support `function_call`; use `tool_choice`";
+        return Err(ApiError::invalid("function_call", message));
     }
     if let Some(format) = fields.get("response_format")
         && format.get("type").and_then(Value::as_str) != Some("text")

@@ -15,7 +15,7 @@ use super::gate::{RequestId, fresh_id, unix_seconds};
 use super::observer::Ticket;
 use super::openai::Delivery;
 use crate::backend::{BackendError, ReplyStream};
-use crate::types::{Finish, ReplyEvent, TokenLogprob, Usage};
+use crate::types::{Finish, ReplyEvent, TokenLogprob, ToolCallPiece, Usage};
 
 /// A comment is sent after this long without an event, so that no proxy between here and the client
 /// takes a text that is held back for a dead connection.
@@ -62,6 +62,9 @@ pub(super) trait Chunks: Send + 'static {
     fn opening(&mut self) -> Vec<Value>;
 
     fn text(&mut self, choice: usize, text: &str, logprobs: &[TokenLogprob]) -> Value;
+
+    /// `None` where the endpoint has no calls.
+    fn call(&mut self, choice: usize, piece: ToolCallPiece) -> Option<Value>;
 
     fn finished(&mut self, choice: usize, finish: Finish) -> Value;
 }
@@ -114,6 +117,10 @@ impl<C: Chunks> Streamed<C> {
             }
             ReplyEvent::Text { choice, text, logprobs } => {
                 let entry = self.chunks.text(choice, &text, &logprobs);
+                Some(self.frame(entry))
+            }
+            ReplyEvent::ToolCall { choice, piece } => {
+                let entry = self.chunks.call(choice, piece)?;
                 Some(self.frame(entry))
             }
             ReplyEvent::Finished { choice, finish } => {
@@ -176,12 +183,25 @@ impl<C: Chunks> Pump<C> {
 pub(super) struct WholeChoice {
     pub(super) text: String,
     pub(super) logprobs: Vec<TokenLogprob>,
+    /// Each put together from its pieces.
+    pub(super) calls: Vec<ToolCallPiece>,
     finish: Option<Finish>,
 }
 
 impl WholeChoice {
     pub(super) fn finish_reason(&self) -> &'static str {
         finish_reason(self.finish.unwrap_or(Finish::Stop))
+    }
+
+    fn call(&mut self, piece: ToolCallPiece) {
+        match self.calls.iter_mut().find(|it| it.index == piece.index) {
+            Some(call) => {
+                call.id.push_str(&piece.id);
+                call.name.push_str(&piece.name);
+                call.arguments.push_str(&piece.arguments);
+            }
+            None => self.calls.push(piece),
+        }
     }
 }
 
@@ -206,6 +226,11 @@ pub(super) async fn gather(
                     it.logprobs.extend(logprobs);
                 }
             }
+            ReplyEvent::ToolCall { choice, piece } => {
+                if let Some(it) = choices.get_mut(choice) {
+                    it.call(piece);
+                }
+            }
             ReplyEvent::Finished { choice, finish } => {
                 if let Some(it) = choices.get_mut(choice) {
                     it.finish = Some(finish);
@@ -228,6 +253,7 @@ pub(super) fn finish_reason(finish: Finish) -> &'static str {
         Finish::Stop => "stop",
         Finish::Length => "length",
         Finish::ContentFilter => "content_filter",
+        Finish::ToolCalls => "tool_calls",
     }
 }
 

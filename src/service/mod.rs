@@ -82,6 +82,10 @@ impl Guarded {
         request: Request,
         continuation: Option<String>,
     ) -> Result<Prepared, BackendError> {
+        if !request.tools.is_empty() && !self.inner.capabilities().tools {
+            // Before any policy rules: an answer in the model's place would give them away.
+            return Err(BackendError::NoTools);
+        }
         let guards = self.guards.load_full();
         let model = request.model.clone();
         // A judge asks past the guards: its question is about the topic.
@@ -98,6 +102,7 @@ impl Backend for Guarded {
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
         let (n, most, input) = (request.n, request.max_tokens, request.input.clone());
         let stop = request.stop.clone();
+        let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
         match self.prepare(request, None).await? {
             Prepared::Reply { text, finish, prompt_bytes } => {
                 // Without a tokenizer, four bytes a token.
@@ -107,12 +112,12 @@ impl Backend for Guarded {
             }
             Prepared::Request { request, treated, patterns, topics, prompt_bytes, .. } => {
                 let continued = continued(&request.input).to_owned();
-                let sent_bytes = bytes(&request.input);
+                let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && !treated {
                     return Ok(stream);
                 }
-                let window = Window::over(patterns).after(&continued);
+                let window = Window::over(patterns).after(&continued).offering(functions);
                 let window = if treated { window.without_logprobs() } else { window };
                 let recorder = self.recorder.clone();
                 let done = move |hits: usize| {
@@ -190,10 +195,6 @@ fn continued(input: &Input) -> &str {
             _ => "",
         },
     }
-}
-
-fn bytes(input: &Input) -> usize {
-    input.texts().iter().map(|it| it.len()).sum()
 }
 
 /// A text up to the first of the stop texts in it.

@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
         // A finished reply makes the other treatments pointless; corruption comes last, because its
         // spans are those of the final text.
         ruled.sort_by_key(|it| self.stage(&it.guard.policy));
-        let prompt_bytes = request.input.texts().iter().map(|it| it.len()).sum();
+        let prompt_bytes = request.texts().iter().map(|it| it.len()).sum();
         let mut state = State { request, continuation, restore: Vec::new(), rewritten: false };
         for Ruled { guard, evidence } in ruled {
             let policy = &*guard.policy;
@@ -110,8 +110,9 @@ impl<'a> Plan<'a> {
                     return Ok(Prepared::Reply { text, finish, prompt_bytes });
                 }
                 Treated::Request { request, continuation, restore } => {
-                    state.rewritten |=
-                        request.input != state.request.input || continuation != state.continuation;
+                    state.rewritten |= request.input != state.request.input
+                        || request.tools != state.request.tools
+                        || continuation != state.continuation;
                     state.request = request;
                     state.continuation = continuation;
                     state.restore.extend(restore);
@@ -299,10 +300,12 @@ fn names_seen(ruled: &[Ruled<'_>]) -> Seen {
     seen
 }
 
+/// In the order in which the model reads them, because a name may go on in the next one.
 fn texts(request: &Request, continuation: Option<&str>) -> Arc<Vec<(Place, String)>> {
-    let numbered = request.input.texts().into_iter().enumerate();
+    let all = request.texts();
+    let ordered = request.reading_order().into_iter();
     let mut texts: Vec<(Place, String)> =
-        numbered.map(|(index, it)| (Place::Text(index), it.to_owned())).collect();
+        ordered.map(|index| (Place::Text(index), all[index].to_owned())).collect();
     texts.extend(continuation.map(|it| (Place::Continuation, it.to_owned())));
     Arc::new(texts)
 }

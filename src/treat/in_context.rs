@@ -30,7 +30,7 @@ pub(super) fn apply(setting: &InContext, mut case: Case<'_>) -> Treated {
                 let turns = shown.iter().flat_map(|(question, answer)| {
                     [turn(Role::User, question), turn(Role::Assistant, answer)]
                 });
-                drop(messages.splice(at..at, turns));
+                case.request.insert_turns(at, turns);
             }
         }
     }

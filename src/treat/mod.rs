@@ -118,7 +118,7 @@ pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, Trea
 
 /// Names seen in the texts of a case, each byte at most once, in order of place and position.
 fn names(case: &Case<'_>) -> Result<Vec<(Place, Range<usize>, usize)>, TreatError> {
-    let texts = case.request.input.texts();
+    let texts = case.request.texts();
     let mut found = Vec::new();
     for it in case.evidence {
         let Some(entity) = it.entity else { continue };

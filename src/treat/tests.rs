@@ -8,7 +8,8 @@ use crate::policy::{
     AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError,
 };
 use crate::types::{
-    Corruption, CorruptionFunction, Entity, Input, Message, Offset, OffsetPair, Role, View,
+    Callee, Corruption, CorruptionFunction, Entity, Input, Json, Message, Offset, OffsetPair, Role,
+    Tool, ToolCall, View,
 };
 
 fn policy() -> Policy {
@@ -167,6 +168,52 @@ fn the_prefix_comes_before_all_else() {
         let (request, _, _) = treated(&setting, case(&policy, &[], given));
         assert_eq!(request.input.texts(), want);
     }
+}
+
+/// A conversation in which the assistant's second message calls a function.
+fn calling() -> Request {
+    let mut request =
+        chat(&[(Role::User, "q"), (Role::Assistant, ""), (Role::Tool, "r"), (Role::User, "x")]);
+    let function = Json::read(r#"{"name":"find_Ann Lee"}"#);
+    request.tools.offered = vec![Tool { name: "find".to_owned(), function }];
+    let arguments = Json::read(r#"{"who":"\u0041nn Lee"}"#);
+    let (id, function) = ("1".to_owned(), Callee::Offered(0));
+    request.tools.calls = vec![ToolCall { message: 1, id, function, arguments }];
+    request
+}
+
+#[test]
+fn texts_of_tools_are_rewritten_too() {
+    let policy = policy();
+    let request = calling();
+    let texts = request.texts();
+    let names = [4, 5].map(|at| {
+        let start = texts[at].find("Ann Lee").unwrap();
+        seen(Place::Text(at), start..start + 7, 0)
+    });
+    let (asked, ..) = treated(&TreatmentSetting::Alias, case(&policy, &names, request.clone()));
+    assert_eq!(asked.tools.offered[0].function.write(), r#"{"name":"find_Zora Kell"}"#);
+    assert_eq!(asked.tools.calls[0].arguments.write(), r#"{"who":"Zora Kell"}"#);
+    assert_eq!((&asked.input, asked.tools.offered[0].name.as_str()), (&request.input, "find"));
+    let outside = [seen(Place::Text(6), 0..1, 0)];
+    let result = treat(&TreatmentSetting::Alias, case(&policy, &outside, request));
+    assert!(matches!(result, Err(TreatError::Span { .. })), "{result:?}");
+}
+
+#[test]
+fn what_stands_in_front_moves_no_call_to_another_message() {
+    let policy = policy();
+    let prefix = TreatmentSetting::Prefix { text: "P".to_owned() };
+    for (setting, at) in [(prefix, 2), (in_context(1, 1, Layout::Turns), 1)] {
+        let (request, ..) = treated(&setting, case(&policy, &[], calling()));
+        assert!(request.input.texts().len() > 4);
+        assert_eq!(request.tools.calls[0].message, at, "{setting:?}");
+    }
+    let setting = in_context(1, 0, Layout::Turns);
+    let mut question = calling();
+    question.input = chat(&[(Role::Assistant, ""), (Role::Assistant, "")]).input;
+    let (request, ..) = treated(&setting, case(&policy, &[], question));
+    assert_eq!(request.tools.calls[0].message, 3);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a client asks: messages or text, and how to sample.
 
-use super::{Corruption, Offset};
+use super::{Corruption, Offset, TextMut, Tools};
 
 /// Who speaks in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +48,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// The texts a detector reads, in order; a span names one of them by its index here.
+    /// The texts in it, in order; [`Request::texts`] begins with them.
     #[must_use]
     pub fn texts(&self) -> Vec<&str> {
         match self {
@@ -126,6 +126,8 @@ pub struct Request {
     pub corruption: Option<Corruption>,
     /// What is added to the logits (set by a treatment, never by a client).
     pub offset: Option<Offset>,
+    /// What the model may call, and what it called earlier; of a conversation only.
+    pub tools: Tools,
 }
 
 impl Request {
@@ -143,6 +145,105 @@ impl Request {
             tenant: 0,
             corruption: None,
             offset: None,
+            tools: Tools::default(),
         }
+    }
+
+    /// The texts a detector reads: the input's, then those of its tools. A span names one of them by
+    /// its index here.
+    #[must_use]
+    pub fn texts(&self) -> Vec<&str> {
+        let mut texts = self.input.texts();
+        texts.extend(self.tools.texts());
+        texts
+    }
+
+    /// The same, to be rewritten by a treatment.
+    pub fn texts_mut(&mut self) -> Vec<TextMut<'_>> {
+        let input = self.input.texts_mut().into_iter().map(TextMut::Plain);
+        input.chain(self.tools.texts_mut()).collect()
+    }
+
+    /// The indices of the texts in the order in which the model meets them: what is on offer first, a
+    /// call after the message that makes it.
+    #[must_use]
+    pub fn reading_order(&self) -> Vec<usize> {
+        let messages = (0..self.input.texts().len()).map(|it| (Some(it), false));
+        let tools = self.tools.messages().into_iter().map(|it| (it, true));
+        let places: Vec<(Option<usize>, bool)> = messages.chain(tools).collect();
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_by_key(|it| places[*it]);
+        order
+    }
+
+    /// Puts turns in front of message `at` of a conversation. Calls and results stay with their
+    /// messages; a request that is no conversation stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// When the conversation has fewer than `at` messages.
+    pub fn insert_turns(&mut self, at: usize, turns: impl IntoIterator<Item = Message>) {
+        let Input::Chat(messages) = &mut self.input else { return };
+        let before = messages.len();
+        drop(messages.splice(at..at, turns));
+        let by = messages.len() - before;
+        self.tools.shift(at, by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Callee, Json, Tool, ToolCall, ToolResult};
+    use super::*;
+
+    fn request() -> Request {
+        let turn = |role, content: &str| Message { role, content: content.to_owned() };
+        let turns = vec![
+            turn(Role::User, "u"),
+            turn(Role::Assistant, "a"),
+            turn(Role::Tool, "r"),
+            turn(Role::User, "v"),
+        ];
+        let mut request = Request::new("m", Input::Chat(turns));
+        let call = |function, arguments| ToolCall {
+            message: 1,
+            id: "1".to_owned(),
+            function,
+            arguments: Json::read(arguments),
+        };
+        let function = Json::read("{}");
+        request.tools.offered = vec![Tool { name: "f".to_owned(), function }];
+        request.tools.calls =
+            vec![call(Callee::Offered(0), "[1]"), call(Callee::Other("g".to_owned()), "[2]")];
+        request.tools.results = vec![ToolResult { message: 2, id: "1".to_owned() }];
+        request
+    }
+
+    #[test]
+    fn an_index_names_the_same_text_however_it_is_reached() {
+        let mut request = request();
+        let texts = ["u", "a", "r", "v", "{}", "[1]", "g", "[2]"];
+        assert_eq!(request.texts(), texts);
+        let again: Vec<String> =
+            request.texts_mut().iter().map(|it| it.as_str().to_owned()).collect();
+        assert_eq!(again, texts);
+        let order = request.reading_order();
+        let read: Vec<&str> = order.into_iter().map(|it| texts[it]).collect();
+        assert_eq!(read, ["{}", "u", "a", "[1]", "g", "[2]", "r", "v"]);
+    }
+
+    #[test]
+    fn calls_and_results_stay_with_their_messages() {
+        let mut request = request();
+        let turn = || Message { role: Role::System, content: String::new() };
+        request.insert_turns(2, [turn(), turn()]);
+        request.insert_turns(0, [turn()]);
+        let Input::Chat(messages) = &request.input else { panic!("it was a chat") };
+        let content = |it: usize| messages[it].content.as_str();
+        assert!(request.tools.calls.iter().all(|it| content(it.message) == "a"));
+        assert_eq!(content(request.tools.results[0].message), "r");
+        let mut text = Request::new("m", Input::Text("t".to_owned()));
+        text.insert_turns(0, [turn()]);
+        assert_eq!(text.texts(), ["t"]);
     }
 }

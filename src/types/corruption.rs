@@ -64,7 +64,7 @@ impl Entity {
 /// Which text of a request a span lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
-    /// The text with this index in [`Input::texts`](super::Input::texts).
+    /// The text with this index in [`Request::texts`](super::Request::texts).
     Text(usize),
     /// The continuation that is being scored.
     Continuation,

@@ -3,11 +3,17 @@
 mod chat;
 mod corruption;
 mod evidence;
+mod json;
 mod offset;
 mod reply;
+mod tools;
 
 pub use chat::{Input, Message, Request, Role, Sampling};
 pub use corruption::{Corruption, CorruptionFunction, Entity, InputSpan, Place};
 pub use evidence::{Evidence, View};
+pub use json::{Json, JsonReader, JsonWriter};
 pub use offset::{Offset, OffsetPair};
-pub use reply::{Finish, ReplyEvent, Scored, TokenLogprob, Usage};
+pub use reply::{Finish, ReplyEvent, Scored, TokenLogprob, ToolCallPiece, Usage};
+pub use tools::{
+    Callee, MOST_NAME_CHARS, TextMut, Tool, ToolCall, ToolChoice, ToolResult, Tools, function_name,
+};

@@ -9,6 +9,8 @@ pub enum Finish {
     Length,
     /// Withheld, where a policy says so openly.
     ContentFilter,
+    /// The model waits for the results of its calls.
+    ToolCalls,
 }
 
 /// The log-probability of one token and of its most probable rivals, in nats.
@@ -31,6 +33,21 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
+/// A piece of a call of a function. All pieces of one call have the same index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolCallPiece {
+    /// Which call of the choice.
+    pub index: usize,
+    /// By which the result will be known: whole in the first piece, empty in the others. Empty in
+    /// the first one too where the backend gives none.
+    pub id: String,
+    /// The function, by the name that the client offered it under: whole in the first piece, empty in
+    /// the others.
+    pub name: String,
+    /// More of the arguments, which are JSON once they are joined.
+    pub arguments: String,
+}
+
 /// A piece of a reply.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReplyEvent {
@@ -42,6 +59,13 @@ pub enum ReplyEvent {
         text: String,
         /// Log-probabilities of the tokens whose text this completes, when asked for.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// More of a call of a function.
+    ToolCall {
+        /// Which choice.
+        choice: usize,
+        /// What there is more.
+        piece: ToolCallPiece,
     },
     /// A choice is complete. Exactly one per choice.
     Finished {

@@ -4,7 +4,16 @@
 //! the rest. A pattern that ends where the text ends waits for one more character, because "Ann Lee"
 //! must not fire inside "Ann Leeds". Replaced text is never scanned again, so a surrogate that is
 //! restored to its name is not redacted afterwards.
+//!
+//! The arguments of tool calls are JSON. They are scanned with the escapes in their strings undone,
+//! each call on its own, and written as JSON again, so that no escape hides a name and no replacement
+//! ends a string. JSON within a string of theirs is a text like any other, with its own escapes.
+//!
+//! Log-probabilities leave with their text and end where it was replaced or a call begins. A rival of a
+//! token that would write a word of a name, or three letters of one and more, is dropped.
 
+mod channel;
+mod rivals;
 mod scan;
 
 #[cfg(test)]
@@ -13,7 +22,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ReplyEvent, TokenLogprob};
+use crate::types::{
+    JsonReader, JsonWriter, ReplyEvent, TokenLogprob, ToolCallPiece, function_name,
+};
+use channel::Channel;
+use rivals::Written;
 
 pub use scan::{PatternSet, Patterns};
 
@@ -42,25 +55,37 @@ pub struct Replacement {
 pub struct Window {
     patterns: Arc<Patterns>,
     choices: BTreeMap<usize, Choice>,
+    /// By choice and index of the call.
+    calls: BTreeMap<(usize, usize), Call>,
+    /// Names of functions that are the client's own words.
+    functions: Vec<String>,
     hits: usize,
     scanned: usize,
     no_logprobs: bool,
     /// The end of the text before every choice, where a name may have begun.
     before: String,
+    /// What the first token's rivals would go on from.
+    written: Written,
 }
 
 /// What is kept of one choice.
 #[derive(Debug, Default)]
 struct Choice {
-    held: String,
-    /// Bytes at the start of `held` that are the client's and do not leave.
-    own: usize,
+    text: Channel,
     /// Log-probabilities whose text is not wholly released.
     logprobs: Vec<TokenLogprob>,
-    /// The last visible character before `held`, which decides whether a word starts there.
-    previous: Option<char>,
-    /// Text was replaced, so that log-probabilities no longer describe it.
+    /// What the next token's rivals would go on from.
+    written: Written,
+    /// Text was replaced or a call has begun, so that log-probabilities are not those of the text.
     altered: bool,
+}
+
+/// What is kept of one call.
+#[derive(Debug, Default)]
+struct Call {
+    reader: JsonReader,
+    arguments: Channel,
+    writer: JsonWriter,
 }
 
 impl Window {
@@ -74,8 +99,17 @@ impl Window {
     #[must_use]
     pub fn over(patterns: Arc<Patterns>) -> Self {
         let no_logprobs = patterns.restores();
-        let (choices, before) = (BTreeMap::new(), String::new());
-        Self { patterns, choices, hits: 0, scanned: 0, no_logprobs, before }
+        Self {
+            patterns,
+            choices: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            functions: Vec::new(),
+            hits: 0,
+            scanned: 0,
+            no_logprobs,
+            before: String::new(),
+            written: Written::default(),
+        }
     }
 
     /// The same for replies that continue `text` in the middle. A name that begins there and ends in
@@ -88,6 +122,15 @@ impl Window {
         let tail = start.and_then(|it| text.get(it..)).unwrap_or_default();
         let cut = self.patterns.scan(tail, 0, None, false).cut;
         self.before = tail.get(cut..).unwrap_or_default().to_owned();
+        self.written = Written::after(tail);
+        self
+    }
+
+    /// The same for a model that may call these functions. Their names are no secret: the client wrote
+    /// them.
+    #[must_use]
+    pub fn offering(mut self, functions: Vec<String>) -> Self {
+        self.functions = functions;
         self
     }
 
@@ -115,12 +158,17 @@ impl Window {
             ReplyEvent::Text { choice, text, logprobs } => {
                 self.text(choice, &text, logprobs).into_iter().collect()
             }
+            ReplyEvent::ToolCall { choice, piece } => {
+                self.call(choice, piece).into_iter().collect()
+            }
             ReplyEvent::Finished { choice, .. } => {
-                self.flush(choice).into_iter().chain([event]).collect()
+                let mut events = self.flush(choice);
+                events.push(event);
+                events
             }
             ReplyEvent::Done(_) => {
                 let open: Vec<usize> = self.choices.keys().copied().collect();
-                let mut events: Vec<_> = open.into_iter().filter_map(|it| self.flush(it)).collect();
+                let mut events: Vec<_> = open.into_iter().flat_map(|it| self.flush(it)).collect();
                 events.push(event);
                 events
             }
@@ -143,53 +191,85 @@ impl Window {
         &mut self,
         choice: usize,
         text: &str,
-        logprobs: Vec<TokenLogprob>,
+        mut logprobs: Vec<TokenLogprob>,
     ) -> Option<ReplyEvent> {
-        let state = self.choices.entry(choice).or_insert_with(|| Choice {
-            held: self.before.clone(),
-            own: self.before.len(),
-            ..Choice::default()
-        });
-        if !state.altered {
+        let state = open(&mut self.choices, choice, &self.before, &self.written);
+        if !state.altered && !self.no_logprobs {
+            state.written.read(&self.patterns, text, &mut logprobs);
             state.logprobs.extend(logprobs);
         }
-        state.held.push_str(text);
+        state.text.held.push_str(text);
         self.release(choice, false)
     }
 
+    /// Takes a piece of a call. Name and id leave at once: they come whole.
+    fn call(&mut self, choice: usize, mut piece: ToolCallPiece) -> Option<ReplyEvent> {
+        let state = open(&mut self.choices, choice, &self.before, &self.written);
+        // Some servers count the tokens of a call among those of the text.
+        state.altered = true;
+        state.logprobs.clear();
+        let call = self.calls.entry((choice, piece.index)).or_default();
+        let text = call.reader.push(&piece.arguments);
+        call.arguments.held.push_str(&text);
+        piece.arguments = self.release_arguments((choice, piece.index), false);
+        if !self.functions.contains(&piece.name)
+            && let Some(other) = self.replaced(&piece.name)
+        {
+            piece.name = function_name(&other);
+        }
+        if self.replaced(&piece.id).is_some() {
+            // Without one, it gets one that says nothing.
+            piece.id.clear();
+        }
+        let nothing = piece.id.is_empty() && piece.name.is_empty() && piece.arguments.is_empty();
+        (!nothing).then_some(ReplyEvent::ToolCall { choice, piece })
+    }
+
+    /// A whole text with its names replaced, if it has any.
+    fn replaced(&mut self, text: &str) -> Option<String> {
+        self.scanned += text.len();
+        let scan = self.patterns.scan(text, 0, None, true);
+        self.hits += scan.hits;
+        (scan.hits > 0).then_some(scan.out)
+    }
+
+    fn release_arguments(&mut self, key: (usize, usize), finished: bool) -> String {
+        let Some(call) = self.calls.get_mut(&key) else { return String::new() };
+        let released = call.arguments.release(&self.patterns, finished);
+        self.scanned += released.scanned;
+        self.hits += released.hits;
+        call.writer.push(&released.text)
+    }
+
     /// Releases all that is left of a choice.
-    fn flush(&mut self, choice: usize) -> Option<ReplyEvent> {
-        let event = self.release(choice, true);
+    fn flush(&mut self, choice: usize) -> Vec<ReplyEvent> {
+        let mut events: Vec<ReplyEvent> = self.release(choice, true).into_iter().collect();
         self.choices.remove(&choice);
-        event
+        let calls = self.calls.range((choice, 0)..=(choice, usize::MAX));
+        let keys: Vec<(usize, usize)> = calls.map(|it| *it.0).collect();
+        for key in keys {
+            let arguments = self.release_arguments(key, true);
+            self.calls.remove(&key);
+            if !arguments.is_empty() {
+                let piece = ToolCallPiece { index: key.1, arguments, ..ToolCallPiece::default() };
+                events.push(ReplyEvent::ToolCall { choice, piece });
+            }
+        }
+        events
     }
 
     fn release(&mut self, choice: usize, finished: bool) -> Option<ReplyEvent> {
         let state = self.choices.get_mut(&choice)?;
-        let mut text = String::new();
-        if !state.held.is_empty() {
-            self.scanned += state.held.len();
-            let scan = self.patterns.scan(&state.held, state.own, state.previous, finished);
-            text = scan.out;
-            self.hits += scan.hits;
-            state.previous = scan.previous;
-            state.altered |= scan.hits > 0;
-            let kept = state.held.split_off(scan.cut);
-            state.held = kept;
-            state.own = state.own.saturating_sub(scan.cut);
-            if state.held.len() > self.patterns.most_held() {
-                let reply = state.held.split_off(state.own);
-                let own = scan::compact(&state.held);
-                state.own = own.len();
-                state.held = own + &scan::compact(&reply);
-                state.altered = true;
-            }
-        }
+        let released = state.text.release(&self.patterns, finished);
+        self.scanned += released.scanned;
+        self.hits += released.hits;
+        state.altered |= released.altered;
+        let text = released.text;
         if state.altered {
             state.logprobs.clear();
         }
         // They may come before their text, which could still turn out to be a name.
-        let logprobs = if state.held.len() == state.own && (finished || !text.is_empty()) {
+        let logprobs = if state.text.is_empty() && (finished || !text.is_empty()) {
             std::mem::take(&mut state.logprobs)
         } else {
             Vec::new()
@@ -197,4 +277,18 @@ impl Window {
         let nothing = text.is_empty() && logprobs.is_empty();
         (!nothing).then_some(ReplyEvent::Text { choice, text, logprobs })
     }
+}
+
+/// The state of a choice, which begins with its first event.
+fn open<'a>(
+    choices: &'a mut BTreeMap<usize, Choice>,
+    choice: usize,
+    before: &str,
+    written: &Written,
+) -> &'a mut Choice {
+    choices.entry(choice).or_insert_with(|| Choice {
+        text: Channel::after(before),
+        written: written.clone(),
+        ..Choice::default()
+    })
 }

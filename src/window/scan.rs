@@ -12,12 +12,17 @@ use crate::text::normalise::{Normalised, normalise};
 /// Letters from which on the beginning of a name at the end of a reply counts as the name.
 const FEWEST_TELLING: usize = 5;
 
+/// Letters from which on the beginning of a word of a name counts as that word.
+const FEWEST_LETTERS: usize = 3;
+
 /// Replacements, ready to be looked for and shared between replies.
 #[derive(Debug, Default)]
 pub struct PatternSet {
     list: Vec<Pattern>,
     /// Indices into `list` by first character, longest pattern first.
     by_first: HashMap<char, Vec<usize>>,
+    /// The words of the patterns in order, each with its owner.
+    words: Vec<(Vec<char>, usize)>,
     restores: bool,
     most_held: usize,
 }
@@ -87,6 +92,9 @@ impl PatternSet {
             if !known.insert((owner, chars.clone())) {
                 continue;
             }
+            let words = chars.split(|it| !is_word(*it));
+            let words = words.filter(|it| it.len() >= FEWEST_LETTERS);
+            set.words.extend(words.map(|it| (it.to_vec(), owner)));
             longest = longest.max(pattern.len());
             set.by_first.entry(*first).or_default().push(set.list.len());
             set.list.push(Pattern { owner, chars, text: pattern.to_owned(), with: it.with });
@@ -94,12 +102,22 @@ impl PatternSet {
         for indices in set.by_first.values_mut() {
             indices.sort_by_key(|it| std::cmp::Reverse(set.list[*it].chars.len()));
         }
+        set.words.sort_unstable();
+        set.words.dedup();
         set.most_held = longest * 4 + 64;
         set
     }
 }
 
 impl Group {
+    /// Whether a word of a pattern begins so.
+    fn begins(&self, letters: &[char]) -> bool {
+        let words = &self.set.words;
+        let first = words.partition_point(|it| it.0.as_slice() < letters);
+        let mut alike = words[first..].iter().take_while(|it| it.0.starts_with(letters));
+        alike.any(|it| !self.exempt.contains(&it.1))
+    }
+
     /// What begins with `rest`, and how far it goes before others: longer patterns first, one that is
     /// cut off last.
     fn find(&self, rest: &[Glyph], finished: bool) -> (usize, Found<'_>) {
@@ -217,6 +235,20 @@ impl Patterns {
         scan.out.push_str(reply(scan.cut..text.len()));
         scan.cut = text.len();
         scan
+    }
+
+    /// Whether a word of the text that reaches past its byte `from` is a word of a pattern, or the
+    /// beginning of one; shorter than three letters it is neither.
+    pub(super) fn begins_name(&self, text: &str, from: usize) -> bool {
+        let normalised = normalise(text);
+        let glyphs = view(&normalised);
+        glyphs.split(|it| !is_word(it.ch)).any(|word| {
+            let end = word.last().map_or(0, |it| normalised.original_span(it.span.clone()).end);
+            let letters: Vec<char> = word.iter().map(|it| it.ch).collect();
+            end > from
+                && letters.len() >= FEWEST_LETTERS
+                && self.groups.iter().any(|it| it.begins(&letters))
+        })
     }
 
     fn find(

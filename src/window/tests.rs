@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Finish, TokenLogprob, Usage};
+use crate::types::{Finish, Json, TokenLogprob, Usage};
 
 fn replacement(pattern: &str, with: &str, kind: Kind) -> Replacement {
     Replacement { pattern: pattern.to_owned(), with: with.to_owned(), kind }
@@ -150,7 +150,7 @@ fn padding_a_name_does_not_carry_it_through() {
     window.push(text(0, "Ann"));
     for _ in 0..1000 {
         window.push(text(0, "        "));
-        assert!(window.choices[&0].held.len() <= window.patterns.most_held());
+        assert!(window.choices[&0].text.held.len() <= window.patterns.most_held());
     }
 }
 
@@ -251,4 +251,184 @@ fn a_name_that_begins_before_the_reply_is_seen() {
     for (before, pieces, want) in rows {
         assert_eq!(through(window().after(before), pieces.clone()), want, "{before} {pieces:?}");
     }
+}
+
+fn begun(index: usize, id: &str, name: &str) -> ReplyEvent {
+    let [id, name, arguments] = [id, name, ""].map(str::to_owned);
+    ReplyEvent::ToolCall { choice: 0, piece: ToolCallPiece { index, id, name, arguments } }
+}
+
+fn more(choice: usize, index: usize, arguments: &str) -> ReplyEvent {
+    let arguments = arguments.to_owned();
+    let piece = ToolCallPiece { index, arguments, ..ToolCallPiece::default() };
+    ReplyEvent::ToolCall { choice, piece }
+}
+
+/// Ids, names and arguments of a call, each joined.
+fn called(events: &[ReplyEvent], of: usize, at: usize) -> [String; 3] {
+    let mut parts = [String::new(), String::new(), String::new()];
+    for event in events {
+        if let ReplyEvent::ToolCall { choice, piece } = event
+            && (*choice, piece.index) == (of, at)
+        {
+            parts[0].push_str(&piece.id);
+            parts[1].push_str(&piece.name);
+            parts[2].push_str(&piece.arguments);
+        }
+    }
+    parts
+}
+
+/// The arguments that come of these, wherever they are split.
+fn arguments(given: &str, want: &str) {
+    for split in (0..=given.len()).filter(|it| given.is_char_boundary(*it)) {
+        let (head, tail) = given.split_at(split);
+        let mut window = window();
+        let mut events = window.push(begun(0, "c", "f"));
+        for piece in [head, tail] {
+            events.extend(window.push(more(0, 0, piece)));
+        }
+        events.extend(window.push(finished(0)));
+        assert_eq!(called(&events, 0, 0), ["c", "f", want].map(str::to_owned), "split at {split}");
+        assert_eq!(events.last(), Some(&finished(0)));
+    }
+}
+
+#[test]
+fn names_in_arguments_are_replaced_and_the_json_stays_valid() {
+    arguments(r#"{"who": "Ann Lee", "n": [1, null]}"#, r#"{"who": "Zora Kell", "n": [1, null]}"#);
+    arguments(r#"{"q":"a \"Ann\u0020L\u0065e\"\n"}"#, r#"{"q":"a \"Zora Kell\"\n"}"#);
+    arguments(r#"{"q":"\u00c9mile No\u00EBl"}"#, r#"{"q":"Osric Thorn"}"#);
+    arguments(r#"{"Ann Lee":"Ann Leeds"}"#, r#"{"Zora Kell":"Ann Leeds"}"#);
+    arguments(r#"["Ann", "Lee"]"#, r#"["Ann", "Lee"]"#);
+    arguments("Ann Lee", "Zora Kell");
+    // The end of the reply decides, as it does for text.
+    arguments(r#"{"who": "Ann Le"#, r#"{"who": "Zora Kell"#);
+}
+
+#[test]
+fn a_replacement_cannot_end_the_string_that_it_stands_in() {
+    let odd = replacement("Ann Lee", "Z\", \"x\\", Kind::Redact);
+    let mut window = Window::new(vec![odd]);
+    let mut events = window.push(more(0, 0, r#"{"who": "Ann Lee"}"#));
+    events.extend(window.push(finished(0)));
+    let [_, _, written] = called(&events, 0, 0);
+    assert_eq!(written, r#"{"who": "Z\", \"x\\"}"#);
+    assert_eq!(Json::read(&written).write(), written);
+}
+
+#[test]
+fn calls_are_held_apart() {
+    let mut window = window();
+    let mut events = Vec::new();
+    let pieces = [
+        begun(0, "a", "f"),
+        more(0, 0, "[\"Ann "),
+        begun(1, "b", "g"),
+        more(0, 1, "[\"Lee"),
+        more(1, 0, "[\"Lee"),
+        text(0, "Ann "),
+        more(0, 0, "Lee\"]"),
+        more(0, 1, "\"]"),
+    ];
+    for event in pieces {
+        events.extend(window.push(event));
+    }
+    events.extend(window.push(ReplyEvent::Done(Usage::default())));
+    let arguments = |of, at| called(&events, of, at)[2].clone();
+    assert_eq!(arguments(0, 0), "[\"Zora Kell\"]");
+    assert_eq!((arguments(0, 1), arguments(1, 0)), ("[\"Lee\"]".into(), "[\"Lee".into()));
+    assert_eq!((said(&events, 0), window.hits()), ("Ann ".to_owned(), 1));
+}
+
+#[test]
+fn names_of_functions_and_ids_are_read_too() {
+    let mut own = window().offering(vec!["find_Ann_Lee".to_owned()]);
+    let event = begun(0, "call_1", "find_Ann_Lee");
+    assert_eq!(own.push(event.clone()), std::slice::from_ref(&event));
+    let event = begun(1, "for Ann Lee", "ask:Ann Lee");
+    assert_eq!(own.push(event), [begun(1, "", "ask_Zora_Kell")]);
+    assert_eq!(own.hits(), 2);
+}
+
+/// Some servers count the tokens of a call among those of the text.
+#[test]
+fn log_probabilities_end_where_a_call_begins() {
+    let tell = |it: &str| {
+        let (text, logprobs) = (String::new(), vec![token(it)]);
+        ReplyEvent::Text { choice: 0, text, logprobs }
+    };
+    let mut window = window();
+    let mut events = Vec::new();
+    for event in [tell("Ann"), begun(0, "c", "f"), tell(" Lee"), finished(0)] {
+        events.extend(window.push(event));
+    }
+    assert_eq!(events, [begun(0, "c", "f"), finished(0)]);
+}
+
+/// The rivals that are left after these tokens, the last of which has these rivals.
+fn left<const N: usize>(window: Window, said: &[&[u8]], rivals: [&[u8]; N]) -> Vec<String> {
+    let mut window = window;
+    let mut events = Vec::new();
+    for (at, bytes) in said.iter().enumerate() {
+        let mut token = TokenLogprob { bytes: bytes.to_vec(), logprob: -1.0, top: Vec::new() };
+        if at + 1 == said.len() {
+            token.top = rivals.iter().map(|it| (it.to_vec(), -2.0)).collect();
+        }
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        events.extend(window.push(ReplyEvent::Text { choice: 0, text, logprobs: vec![token] }));
+    }
+    events.extend(window.push(finished(0)));
+    let mut left = Vec::new();
+    for event in events {
+        if let ReplyEvent::Text { logprobs, .. } = event {
+            left.extend(logprobs.into_iter().flat_map(|it| it.top));
+        }
+    }
+    left.into_iter().map(|it| String::from_utf8_lossy(&it.0).into_owned()).collect()
+}
+
+#[test]
+fn rivals_that_spell_a_name_are_dropped() {
+    #[rustfmt::skip]
+    type Rivals<'a> = (&'a [&'a [u8]], [&'a [u8]; 3], &'a [&'a str]);
+    let rows: [Rivals<'_>; 7] = [
+        // A whole word, the first letters of one, and too few of them.
+        (&[b"by", b" him"], [b" ANN", b" Mos", b" Mo"], &[" Mo"]),
+        (&[b"by", b" him"], [b" Anna", b" Lees", b" Annt Lee"], &[" Anna", " Lees"]),
+        // What was written goes on in them, and only where it does.
+        (&[b"by M", b"y"], [b"oss", b"os", b"o"], &["o"]),
+        (&[b"by J", b"o"], [b"oss", b"oann", b"lee"], &["oss", "oann", "lee"]),
+        (&[b"by", b" M", b"y"], [b"o", b" os", b"ossy"], &["o", " os", "ossy"]),
+        // A character may be cut in two, and its first half is written already.
+        (&[b"by No\xc3", b"\xb6"], [b"\xab", b"\xabls", b"o"], &["\u{fffd}ls", "o"]),
+        // The chosen token is in the text anyway.
+        (&[b"by", b" Ann", b" Leeds"], [b" Leeds", b" Lee", b" Kim"], &[" Leeds", " Kim"]),
+    ];
+    for (said, rivals, want) in rows {
+        assert_eq!(left(window(), said, rivals), want, "{said:?}");
+    }
+    // The end of the prompt is written too; a reply does not have to go on from it.
+    let after = |text: &str| window().after(text);
+    assert_eq!(left(after("by Mo"), &[b"re"], [b"ss", b"Moss", b"st"]), ["st"]);
+    // What the client named is no secret.
+    let set = PatternSet::new([(7, replacement("Ann Lee", "Zora Kell", Kind::Redact))]);
+    let mut patterns = Patterns::default();
+    patterns.add(Arc::new(set), [7].into());
+    assert_eq!(left(Window::over(Arc::new(patterns)), &[b"by"], [b" Lee"]), [" Lee"]);
+}
+
+#[test]
+fn text_without_tokens_counts_for_the_rivals_after_it() {
+    let mut window = window();
+    let mut events = window.push(text(0, "by Mo"));
+    let mut told = token("re.");
+    told.top = vec![(b"ss".to_vec(), -1.0), (b"st".to_vec(), -1.0)];
+    let (text, logprobs) = ("re.".to_owned(), vec![told]);
+    events.extend(window.push(ReplyEvent::Text { choice: 0, text, logprobs }));
+    let rivals = events.iter().filter_map(|it| match it {
+        ReplyEvent::Text { logprobs, .. } => logprobs.first().map(|it| it.top.as_slice()),
+        _ => None,
+    });
+    assert_eq!(rivals.collect::<Vec<_>>(), [[(b"st".to_vec(), -1.0)].as_slice()]);
 }

@@ -154,18 +154,25 @@ fn lies_in(path: &str, whole: &str) -> bool {
 
 #[tokio::test]
 async fn replies_hold_what_the_table_says() {
-    let server = Server::saying(&["Hello."]);
-    for (path, logprobs) in [(CHAT, json!(true)), (TEXT, json!(1))] {
+    let model = Arc::new(Scripted::new(["Hello."]).calling("find", &["{", "}"]));
+    let server = Server { model, ..Server::saying(&[]) };
+    let tool = json!({ "type": "function", "function": { "name": "find" } });
+    for (path, fields) in [
+        (CHAT, vec![("logprobs", json!(true)), ("tools", json!([tool]))]),
+        (TEXT, vec![("logprobs", json!(1))]),
+    ] {
         let rows = rows(&server, path, "reply").await;
-        let mut asked = body(path, "Who?", Some(("logprobs", logprobs)));
         let mut found = Vec::new();
-        leaves("", &server.ask(path, &asked).await, &mut found);
-        asked["stream"] = true.into();
-        asked["stream_options"] = json!({ "include_usage": true });
-        let (_, stream) = server.post(path, &asked).await;
-        for frame in stream.split("\n\n").filter_map(|it| it.strip_prefix("data: ")) {
-            if frame != "[DONE]" {
-                leaves("", &serde_json::from_str(frame).unwrap(), &mut found);
+        for field in fields {
+            let mut asked = body(path, "Who?", Some(field));
+            leaves("", &server.ask(path, &asked).await, &mut found);
+            asked["stream"] = true.into();
+            asked["stream_options"] = json!({ "include_usage": true });
+            let (_, stream) = server.post(path, &asked).await;
+            for frame in stream.split("\n\n").filter_map(|it| it.strip_prefix("data: ")) {
+                if frame != "[DONE]" {
+                    leaves("", &serde_json::from_str(frame).unwrap(), &mut found);
+                }
             }
         }
         for leaf in found.iter().filter(|it| *it != "choices") {

@@ -60,6 +60,7 @@ pub(crate) async fn collect(backend: &dyn Backend, request: Request) -> Reply {
                 reply.texts[choice].push_str(&text);
                 reply.logprobs[choice].extend(logprobs);
             }
+            ReplyEvent::ToolCall { .. } => panic!("the engine calls nothing"),
             ReplyEvent::Finished { choice, finish } => reply.finishes[choice] = Some(finish),
             ReplyEvent::Done(usage) => reply.usage = usage,
         }

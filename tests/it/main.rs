@@ -23,4 +23,5 @@ mod reload;
 mod serve;
 mod tidy;
 mod tls;
+mod tools;
 mod upstream;

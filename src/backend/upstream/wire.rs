@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::calls::{self, Calls};
 use crate::types::{Finish, Input, ReplyEvent, Request, TokenLogprob, Usage};
 
 /// The path and the body of a request. Corruption has no place in either.
@@ -21,11 +22,15 @@ pub(super) fn body(request: &Request) -> (&'static str, Value) {
     let mut set = |key: &str, value: Value| body[key] = value;
     let path = match &request.input {
         Input::Chat(messages) => {
-            let messages: Vec<Value> = messages
+            let mut messages: Vec<Value> = messages
                 .iter()
                 .map(|it| json!({ "role": it.role.as_str(), "content": it.content }))
                 .collect();
+            calls::attach(&request.tools, &mut messages);
             set("messages", messages.into());
+            for (key, value) in calls::offer(&request.tools) {
+                set(key, value);
+            }
             if let Some(top) = request.logprobs {
                 set("logprobs", true.into());
                 set("top_logprobs", top.into());
@@ -69,7 +74,7 @@ pub(super) fn body(request: &Request) -> (&'static str, Value) {
     (path, body)
 }
 
-/// A chunk of a streamed reply of either endpoint.
+/// A chunk of a streamed reply of either endpoint, or the whole of one.
 #[derive(Debug, Deserialize)]
 struct Chunk {
     #[serde(default)]
@@ -82,6 +87,7 @@ struct Chunk {
 struct ChunkChoice {
     #[serde(default)]
     index: usize,
+    #[serde(alias = "message")]
     delta: Option<Delta>,
     text: Option<String>,
     logprobs: Option<Logprobs>,
@@ -91,6 +97,7 @@ struct ChunkChoice {
 #[derive(Debug, Deserialize)]
 struct Delta {
     content: Option<String>,
+    tool_calls: Option<Vec<calls::Delta>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -181,6 +188,7 @@ pub(super) enum ChunkError {
 pub(super) struct Chunks {
     finished: Vec<bool>,
     logprobs: bool,
+    calls: Calls,
     usage: Usage,
 }
 
@@ -189,6 +197,7 @@ impl Chunks {
         Self {
             finished: vec![false; request.n],
             logprobs: request.logprobs.is_some(),
+            calls: Calls::new(&request.tools),
             usage: Usage::default(),
         }
     }
@@ -210,17 +219,25 @@ impl Chunks {
             if self.finished.get(choice).is_none_or(|finished| *finished) {
                 continue;
             }
-            let text = it.delta.and_then(|it| it.content).or(it.text).unwrap_or_default();
+            let (said, called) = match it.delta {
+                Some(delta) => (delta.content, delta.tool_calls),
+                None => (it.text, None),
+            };
             let logprobs = match it.logprobs {
-                Some(logprobs) if self.logprobs => logprobs.read(),
+                // Without a text they are of something else: a call, or thoughts.
+                Some(logprobs) if self.logprobs && said.is_some() => logprobs.read(),
                 _ => Vec::new(),
             };
+            let text = said.unwrap_or_default();
             if !text.is_empty() || !logprobs.is_empty() {
                 events.push(ReplyEvent::Text { choice, text, logprobs });
             }
+            let pieces = self.calls.read(choice, called.unwrap_or_default());
+            events.extend(pieces.into_iter().map(|piece| ReplyEvent::ToolCall { choice, piece }));
             if let Some(reason) = it.finish_reason {
                 self.finished[choice] = true;
-                events.push(ReplyEvent::Finished { choice, finish: finish(&reason) });
+                let finish = finish(&reason, self.calls.allowed());
+                events.push(ReplyEvent::Finished { choice, finish });
             }
         }
         Ok(events)
@@ -235,8 +252,9 @@ impl Chunks {
     }
 }
 
-fn finish(reason: &str) -> Finish {
+fn finish(reason: &str, may_call: bool) -> Finish {
     match reason {
+        "tool_calls" if may_call => Finish::ToolCalls,
         "length" => Finish::Length,
         "content_filter" => Finish::ContentFilter,
         _ => Finish::Stop,
@@ -276,6 +294,7 @@ pub(super) struct Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Json, Tool, ToolCallPiece};
 
     #[test]
     fn legacy_logprobs_are_parallel_lists() {
@@ -287,6 +306,42 @@ mod tests {
         let top = vec![(b" a".to_vec(), -0.5), (b" b".to_vec(), -1.0)];
         let logprobs = vec![TokenLogprob { bytes: b" a".to_vec(), logprob: -0.5, top }];
         assert_eq!(events, [ReplyEvent::Text { choice: 0, text: " a".to_owned(), logprobs }]);
+    }
+
+    #[test]
+    fn a_whole_reply_is_read_like_a_chunk() {
+        let mut request = Request::new("m", Input::Text(String::new()));
+        let whole = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":null,
+            "tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            "finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+        let finished = |finish| ReplyEvent::Finished { choice: 0, finish };
+        // A call that nobody offered is not read, and ends nothing.
+        let unasked = Chunks::new(&request).read(whole).unwrap();
+        assert_eq!(unasked, [finished(Finish::Stop)]);
+        request.tools.offered =
+            vec![Tool { name: "f".to_owned(), function: Json::read(r#"{"name":"f"}"#) }];
+        let mut chunks = Chunks::new(&request);
+        let [id, name, arguments] = ["c", "f", "{}"].map(str::to_owned);
+        let piece = ToolCallPiece { index: 0, id, name, arguments };
+        let call = ReplyEvent::ToolCall { choice: 0, piece };
+        assert_eq!(chunks.read(whole).unwrap(), [call, finished(Finish::ToolCalls)]);
+        let usage = Usage { prompt_tokens: 1, completion_tokens: 2 };
+        assert_eq!(chunks.end().unwrap(), ReplyEvent::Done(usage));
+    }
+
+    #[test]
+    fn log_probabilities_of_what_is_not_read_are_not_read_either() {
+        let mut request = Request::new("m", Input::Chat(Vec::new()));
+        request.logprobs = Some(0);
+        let chunk = |delta: &str| {
+            format!(
+                r#"{{"choices":[{{"index":0,"delta":{delta},"logprobs":{{"content":[{{"token":"a",
+                "logprob":-1.0}}]}}}}]}}"#
+            )
+        };
+        let mut chunks = Chunks::new(&request);
+        assert_eq!(chunks.read(&chunk(r#"{"reasoning_content":"a"}"#)).unwrap(), []);
+        assert_eq!(chunks.read(&chunk(r#"{"content":""}"#)).unwrap().len(), 1);
     }
 
     #[test]
