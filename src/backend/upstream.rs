@@ -170,7 +170,14 @@ impl Upstream {
                     Some((limit, tokens)) if too_long => {
                         BackendError::PromptTooLong { tokens, limit }
                     }
-                    _ => BackendError::Invalid { message, param: None },
+                    _ => {
+                        // Not the server's words, which may quote what it was asked, as treated.
+                        let param = reason.as_ref().and_then(wire::Reason::field);
+                        let why = param.map(|it| format!(" because of `{it}`"));
+                        let why = why.unwrap_or_default();
+                        let message = format!("the model's server refuses the request{why}");
+                        BackendError::Invalid { message, param }
+                    }
                 }
             }
             _ => {

@@ -180,10 +180,10 @@ const REQUEST: &[Field] = &[
 const CHAT_REPLY: &[Field] = &[
     row("choices[].message.role", Forwarded, ""),
     row("choices[].message.content", Guarded, ""),
-    row("choices[].message.refusal", Constrained, "always null"),
+    row("choices[].message.refusal", Constrained, "always null: a refusal is content"),
     row("choices[].delta.role", Forwarded, ""),
     row("choices[].delta.content", Guarded, "held back while it may begin a name"),
-    row("choices[].delta.refusal", Constrained, "always null"),
+    row("choices[].delta.refusal", Constrained, "always null: a refusal is content"),
     row("choices[].message.tool_calls", Guarded, "of a model behind the proxy; only with tools"),
     row("choices[].message.tool_calls[].id", Guarded, "made here where it holds a name"),
     row("choices[].message.tool_calls[].type", Forwarded, ""),

@@ -171,8 +171,11 @@ async fn refusals_keep_their_meaning() {
     .await;
     check(
         400,
-        &["{\"error\":{\"message\":\"bad top_p\",\"code\":400}}"],
-        |it| matches!(it, BackendError::Invalid { message, .. } if message == "bad top_p"),
+        &["{\"error\":{\"message\":\"Basil Okafor is no top_p\",\"param\":\"top_p\",\"code\":400}}"],
+        |it| {
+            let BackendError::Invalid { message, param } = it else { return false };
+            *param == Some("top_p") && message.contains("`top_p`") && !message.contains("Basil")
+        },
     )
     .await;
     check(503, &["busy"], |it| matches!(it, BackendError::Upstream { status: Some(503), .. }))

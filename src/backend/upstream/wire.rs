@@ -97,6 +97,8 @@ struct ChunkChoice {
 #[derive(Debug, Deserialize)]
 struct Delta {
     content: Option<String>,
+    /// What the model says instead where it declines a schema. It reaches the client as content.
+    refusal: Option<String>,
     tool_calls: Option<Vec<calls::Delta>>,
 }
 
@@ -219,16 +221,16 @@ impl Chunks {
             if self.finished.get(choice).is_none_or(|finished| *finished) {
                 continue;
             }
-            let (said, called) = match it.delta {
-                Some(delta) => (delta.content, delta.tool_calls),
-                None => (it.text, None),
+            let (said, refusal, called) = match it.delta {
+                Some(delta) => (delta.content, delta.refusal, delta.tool_calls),
+                None => (it.text, None, None),
             };
             let logprobs = match it.logprobs {
                 // Without a text they are of something else: a call, or thoughts.
                 Some(logprobs) if self.logprobs && said.is_some() => logprobs.read(),
                 _ => Vec::new(),
             };
-            let text = said.unwrap_or_default();
+            let text = said.unwrap_or_default() + &refusal.unwrap_or_default();
             if !text.is_empty() || !logprobs.is_empty() {
                 events.push(ReplyEvent::Text { choice, text, logprobs });
             }
@@ -289,6 +291,39 @@ pub(super) struct Reason {
     /// A string by the specification, a number on some servers.
     #[serde(default)]
     pub(super) code: Value,
+    #[serde(default)]
+    param: Option<String>,
+}
+
+/// Fields that may be named to the client when the server refuses them.
+const FIELDS: [&str; 19] = [
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "model",
+    "n",
+    "presence_penalty",
+    "prompt",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+];
+
+impl Reason {
+    /// The field that the server complains about, if the client can have sent it.
+    pub(super) fn field(&self) -> Option<&'static str> {
+        let named = self.param.as_deref()?.split(['.', '[']).next()?;
+        FIELDS.into_iter().find(|it| *it == named)
+    }
 }
 
 #[cfg(test)]
@@ -342,6 +377,25 @@ mod tests {
         let mut chunks = Chunks::new(&request);
         assert_eq!(chunks.read(&chunk(r#"{"reasoning_content":"a"}"#)).unwrap(), []);
         assert_eq!(chunks.read(&chunk(r#"{"content":""}"#)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_refusal_is_text_like_any_other() {
+        let request = Request::new("m", Input::Chat(Vec::new()));
+        let mut chunks = Chunks::new(&request);
+        let piece = r#"{"choices":[{"index":0,"delta":{"content":null,"refusal":"I will not."}}]}"#;
+        let text = "I will not.".to_owned();
+        let said = ReplyEvent::Text { choice: 0, text, logprobs: Vec::new() };
+        assert_eq!(chunks.read(piece).unwrap(), [said]);
+    }
+
+    #[test]
+    fn only_known_fields_are_named() {
+        let field = |json: &str| serde_json::from_str::<Reason>(json).unwrap().field();
+        assert_eq!(field(r#"{"param":"messages[0].content"}"#), Some("messages"));
+        assert_eq!(field(r#"{"param":"Basil Okafor"}"#), None);
+        assert_eq!(field(r#"{"param":null}"#), None);
+        assert_eq!(field("{}"), None);
     }
 
     #[test]
