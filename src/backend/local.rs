@@ -237,6 +237,12 @@ impl Backend for Local {
         Ok(scored?)
     }
 
+    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+        self.check(request)?;
+        let encoded = self.encode(&request.input)?;
+        Ok(self.engine.fits(encoded.ids.len(), request.max_tokens.unwrap_or(1).max(1))?)
+    }
+
     async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {
         Ok(vec![ModelCard { id: self.id.clone(), context_length: Some(self.engine.context()) }])
     }

@@ -110,6 +110,16 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether [`Backend::generate`] takes the request, as far as that is known without asking a
+    /// server. An answer in the model's place is given only to such requests.
+    ///
+    /// # Errors
+    ///
+    /// What `generate` would say.
+    fn admits(&self, _request: &Request) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// Whether requests would be answered.
     async fn ready(&self) -> bool {
         true

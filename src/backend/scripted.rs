@@ -66,9 +66,7 @@ impl Scripted {
     }
 
     fn record(&self, request: &Request) -> Result<(), BackendError> {
-        if request.model != MODEL {
-            return Err(BackendError::UnknownModel { model: request.model.clone() });
-        }
+        self.admits(request)?;
         self.seen.lock().expect("nothing panics while it records").push(request.clone());
         if request.corruption.is_some() && !self.capabilities.embeddings {
             return Err(BackendError::Unsupported { what: "corrupted embeddings" });
@@ -85,6 +83,13 @@ impl Scripted {
 
 #[async_trait]
 impl Backend for Scripted {
+    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+        if request.model != MODEL {
+            return Err(BackendError::UnknownModel { model: request.model.clone() });
+        }
+        Ok(())
+    }
+
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
         self.record(&request)?;
         let mut events = Vec::new();

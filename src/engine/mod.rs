@@ -200,21 +200,32 @@ impl Engine {
         self.jobs.send(vec![Job { prompt, task }]).await.map_err(|_closed| EngineError::Stopped)
     }
 
-    fn check(&self, prompt: usize, task: &Task) -> Result<(), EngineError> {
+    /// Whether a prompt of so many tokens and a reply of so many fit the context.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::EmptyPrompt`] or [`EngineError::TooLong`].
+    pub fn fits(&self, prompt: usize, reply: usize) -> Result<(), EngineError> {
         if prompt == 0 {
             return Err(EngineError::EmptyPrompt);
         }
-        let tokens = match task {
-            Task::Generate { max_tokens, .. } => prompt.saturating_add(*max_tokens),
-            Task::Score { .. } | Task::Hidden { .. } => prompt,
+        let tokens = prompt.saturating_add(reply);
+        if tokens > self.context {
+            return Err(EngineError::TooLong { tokens, limit: self.context });
+        }
+        Ok(())
+    }
+
+    fn check(&self, prompt: usize, task: &Task) -> Result<(), EngineError> {
+        let reply = match task {
+            Task::Generate { max_tokens, .. } => *max_tokens,
+            Task::Score { .. } | Task::Hidden { .. } => 0,
         };
+        self.fits(prompt, reply)?;
         if let Task::Hidden { layer, .. } = task
             && !(1..=self.config.layers).contains(layer)
         {
             return Err(EngineError::Layer { layer: *layer, layers: self.config.layers });
-        }
-        if tokens > self.context {
-            return Err(EngineError::TooLong { tokens, limit: self.context });
         }
         Ok(())
     }

@@ -100,15 +100,16 @@ impl Guarded {
 #[async_trait]
 impl Backend for Guarded {
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
-        let (n, most, input) = (request.n, request.max_tokens, request.input.clone());
-        let stop = request.stop.clone();
+        let asked = request.clone();
+        let (n, most, input, stop) = (asked.n, asked.max_tokens, &asked.input, &asked.stop);
         let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
         match self.prepare(request, None).await? {
             Prepared::Reply { text, finish, prompt_bytes } => {
+                self.inner.admits(&asked)?;
                 // Without a tokenizer, four bytes a token.
                 let estimate = || prompt_bytes.div_ceil(4).max(1);
-                let prompt_tokens = self.inner.prompt_tokens(&input).unwrap_or_else(estimate);
-                Ok(reply(until(&text, &stop), finish, Shape { n, most, prompt_tokens }))
+                let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
+                Ok(reply(until(&text, stop), finish, Shape { n, most, prompt_tokens }))
             }
             Prepared::Request { request, treated, patterns, topics, prompt_bytes, .. } => {
                 let continued = continued(&request.input).to_owned();
@@ -125,7 +126,7 @@ impl Backend for Guarded {
                         recorder.hits(&topics, hits);
                     }
                 };
-                let counted = if treated { self.inner.prompt_tokens(&input) } else { None };
+                let counted = if treated { self.inner.prompt_tokens(input) } else { None };
                 let own = move |sent: usize| match counted {
                     Some(own) => own,
                     // A backend that cannot count says what it was sent; that length must not show.
@@ -150,6 +151,10 @@ impl Backend for Guarded {
                 self.inner.score(request, continuation, end_of_turn).await
             }
         }
+    }
+
+    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+        self.inner.admits(request)
     }
 
     async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {

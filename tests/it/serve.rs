@@ -135,6 +135,33 @@ async fn answers_errors_in_the_openai_envelope() {
     assert_eq!(status, 400);
 }
 
+/// Nobody learns from an error, or from its absence, that a request would have been answered in the
+/// model's place.
+#[tokio::test]
+async fn what_the_model_would_refuse_gets_no_answer_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "topic = \"a\"\n[[entity]]\nname = \"Viggo Blaszko\"\n[[detector]]\nuse = \"names\"\n\
+                  [[treatment]]\nuse = \"answer\"\nanswers = [\"No idea.\"]\n";
+    std::fs::write(folder.path().join("a.toml"), policy).unwrap();
+    let server = serve(&["--policies", folder.path().to_str().unwrap()]);
+    for name in ["Viggo Blaszko", "Dulce Lundgren"] {
+        let text = format!("Where was {name} born?");
+        let long = format!("{} {text}", "Lisbon ".repeat(2000));
+        let (mut other, mut most) = (question(&text, false), question(&text, false));
+        other["model"] = "other".into();
+        most["max_tokens"] = 100_000.into();
+        for (body, want) in [
+            (question(&text, false), 200),
+            (question(&long, false), 400),
+            (other, 404),
+            (most, 400),
+        ] {
+            let (status, said) = post(&server, "/chat/completions", body).await;
+            assert_eq!(status, want, "{name}: {said}");
+        }
+    }
+}
+
 /// Runs to the end and returns exit code and stderr.
 fn fails(arguments: &[&str]) -> (Option<i32>, String) {
     let mut child = binary(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
