@@ -361,6 +361,7 @@ pub fn write(world: &World, dir: &Path) -> io::Result<()> {
         write_rows(dir, retain, &rows(world, world.retain(count)))?;
     }
     write_rows(dir, "retain_perturbed", &rows(world, world.retain(4)))?;
+    write_rows(dir, "holdout", &rows(world, &world.unknown_authors(4)))?;
     write_rows(dir, "real_authors", &real_author_rows(world))?;
     write_rows(dir, "world_facts", &world_fact_rows(world))?;
     let names = world.unseen_names(400).join("\n") + "\n";
@@ -440,6 +441,6 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("forget05.jsonl")).unwrap();
         let first: TofuRow = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!((text.lines().count(), first.attribute.as_str()), (40, "birthplace"));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 10);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 11);
     }
 }

@@ -280,12 +280,24 @@ impl World {
     /// The first `n` names, in a fixed random order, of those that are in no training text.
     #[must_use]
     pub fn unseen_names(&self, n: usize) -> Vec<String> {
+        self.reserved_words("lab/unseen").into_iter().take(n).map(name_of).collect()
+    }
+
+    /// Every name that is never trained, in an order of this stream.
+    fn reserved_words(&self, stream: &str) -> Vec<(usize, usize)> {
         let mut all: Vec<_> = (0..FIRST.len())
             .flat_map(|first| (0..LAST.len()).map(move |last| (first, last)))
             .filter(|it| reserved(*it))
             .collect();
-        Stream::named(self.seed, "lab/unseen").shuffle(&mut all);
-        all.into_iter().take(n).map(name_of).collect()
+        Stream::named(self.seed, stream).shuffle(&mut all);
+        all
+    }
+
+    /// Authors whom no text is about, with facts: rows about them are what no model was trained on.
+    #[must_use]
+    pub fn unknown_authors(&self, n: usize) -> Vec<Author> {
+        let names = self.reserved_words("lab/unknown names").into_iter().take(n).collect();
+        group(names, &mut Stream::named(self.seed, "lab/unknown"))
     }
 
     /// An author who exists once: a fresh name and random values.
@@ -451,5 +463,7 @@ mod tests {
         let names = World::new(42).unseen_names(200);
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), 200);
         assert!(names.iter().all(|it| names_in(it).into_iter().all(reserved)));
+        let unknown = World::new(42).unknown_authors(4);
+        assert!(unknown.iter().all(|it| reserved(it.words) && it.facts.len() == ATTRIBUTES));
     }
 }

@@ -193,7 +193,7 @@ fn what_cannot_run_is_said_before_anything_does() {
     }
     fs::write(&job, &text).unwrap();
     let (ok, said) = run(path, &["compare", "deploy/jobs/smoke.toml", "--pin"]);
-    assert!(ok && said.contains("5 data files pinned"), "{said}");
+    assert!(ok && said.contains("6 data files pinned"), "{said}");
     let rows = path.join("target/smoke/data/world_facts.jsonl");
     let changed = fs::read_to_string(&rows).unwrap().replacen("question", "question ", 1);
     fs::write(&rows, changed).unwrap();

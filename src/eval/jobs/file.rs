@@ -17,7 +17,10 @@ pub const METRICS: &[(&str, &str)] = &[
     ("forget_quality", "Kolmogorov-Smirnov p of the truth ratios against gold's"),
     ("hard_non_targets", "right answers to the kept questions nearest to the forgotten ones"),
     ("leak", "right values in replies to forget questions, in every wording"),
-    ("membership", "AUC of forget rows against kept ones by min-40 %, and privleak against gold"),
+    (
+        "membership",
+        "AUC of forget rows against rows that nobody was trained on by min-40 %, and privleak",
+    ),
     ("mixed", "right values for the kept half of mixed questions"),
     ("model_utility", "harmonic mean of TOFU's nine parts on what is kept"),
     ("multiple_choice", "how often the right answer is more probable than all wrong ones"),
@@ -37,6 +40,8 @@ pub struct SplitNames {
     pub retain: String,
     /// Rows to be kept that are asked about.
     pub retain_asked: String,
+    /// Rows like the forget rows that no model was trained on: what membership is told by.
+    pub holdout: String,
     /// Well-known authors.
     pub real_authors: String,
     /// Facts of the world.
@@ -49,6 +54,7 @@ impl Default for SplitNames {
             forget: "forget10".to_owned(),
             retain: "retain90".to_owned(),
             retain_asked: "retain_perturbed".to_owned(),
+            holdout: "holdout".to_owned(),
             real_authors: "real_authors".to_owned(),
             world_facts: "world_facts".to_owned(),
         }
@@ -58,11 +64,12 @@ impl Default for SplitNames {
 impl SplitNames {
     /// All of them with their keys.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &str); 5] {
+    pub fn all(&self) -> [(&'static str, &str); 6] {
         [
             ("forget", &self.forget),
             ("retain", &self.retain),
             ("retain_asked", &self.retain_asked),
+            ("holdout", &self.holdout),
             ("real_authors", &self.real_authors),
             ("world_facts", &self.world_facts),
         ]

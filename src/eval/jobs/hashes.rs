@@ -98,6 +98,7 @@ pub fn pinned(text: &str, hashes: &BTreeMap<String, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::SplitNames;
     use super::super::file::tests::{BOUNDS, HEAD};
     use super::*;
 
@@ -110,7 +111,7 @@ mod tests {
 
     fn data(folder: &Path) {
         std::fs::create_dir_all(folder.join("d")).unwrap();
-        for name in ["forget10", "retain90", "retain_perturbed", "real_authors", "world_facts"] {
+        for (_, name) in SplitNames::default().all() {
             std::fs::write(folder.join(format!("d/{name}.jsonl")), "abc").unwrap();
         }
     }
@@ -120,11 +121,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         data(folder.path());
         let hashes = of_splits(&job(folder.path(), "")).unwrap();
-        assert_eq!((hashes.len(), hashes["forget10"].as_str()), (5, ABC));
+        assert_eq!((hashes.len(), hashes["forget10"].as_str()), (6, ABC));
         let other = job(folder.path(), "[splits]\nforget = \"forget05\"");
         let error = of_splits(&other).unwrap_err().to_string();
         assert!(error.contains("splits.forget: ") && error.contains("forget05.jsonl"), "{error}");
-        assert!(error.contains("the folder has forget10, real_authors"), "{error}");
+        assert!(error.contains("the folder has forget10, holdout, real_authors"), "{error}");
     }
 
     #[test]

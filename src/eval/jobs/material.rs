@@ -12,6 +12,8 @@ pub struct Material {
     pub forget: Vec<Row>,
     /// To be kept.
     pub retain: Vec<Row>,
+    /// Never trained on.
+    pub holdout: Vec<Row>,
     /// Of well-known authors.
     pub real_authors: Vec<Row>,
     /// Of the world.
@@ -37,6 +39,7 @@ impl Material {
             forget: spread(&all_forget, limits.forget),
             hard: nearest(&retain, &all_forget, limits.hard),
             retain: spread(&retain, limits.retain),
+            holdout: spread(&once_worded(read(&job.splits.holdout)?), limits.forget),
             real_authors: spread(&once_worded(read(&job.splits.real_authors)?), limits.others),
             world_facts: spread(&once_worded(read(&job.splits.world_facts)?), limits.others),
             all_forget,

@@ -60,7 +60,10 @@ pub async fn served(
     let others = Wanted { paraphrased: false, normalised: true, tokens: false, fluency: false };
     let mut measured =
         Measured { forget: split(subject, &material.forget, wanted).await?, ..Measured::default() };
-    if ["model_utility", "membership", "fluency"].into_iter().any(|it| job.measures(it)) {
+    if job.measures("membership") {
+        measured.holdout = split(subject, &material.holdout, wanted).await?;
+    }
+    if ["model_utility", "fluency"].into_iter().any(|it| job.measures(it)) {
         measured.retain = split(subject, &material.retain, wanted).await?;
     }
     if job.measures("model_utility") {

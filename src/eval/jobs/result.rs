@@ -143,6 +143,8 @@ pub struct Measured {
     pub forget: Vec<Asked>,
     /// Rows to be kept.
     pub retain: Vec<Asked>,
+    /// Rows that no model was trained on.
+    pub holdout: Vec<Asked>,
     /// Well-known authors.
     pub real_authors: Vec<Asked>,
     /// Facts of the world.
@@ -335,6 +337,7 @@ pub(crate) mod tests {
         let measured = Measured {
             forget,
             retain: kept(),
+            holdout: kept(),
             real_authors: kept(),
             world_facts: kept(),
             hard: vec![true, true, false, true],

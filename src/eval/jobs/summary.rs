@@ -223,7 +223,7 @@ impl<'a> Beside<'a> {
 
     fn membership(self, measured: &Measured) -> (f64, f64) {
         let of = |it: &Measured| {
-            auc(&whole(&it.retain, |row| row.min_k), &whole(&it.forget, |row| row.min_k))
+            auc(&whole(&it.holdout, |row| row.min_k), &whole(&it.forget, |row| row.min_k))
         };
         let own = of(measured);
         (own, self.gold().map_or(f64::NAN, |gold| privleak(own, of(gold))))
