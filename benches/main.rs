@@ -8,10 +8,15 @@ use std::sync::Arc;
 use divan::{Bencher, black_box};
 use ort::value::Tensor;
 use tokenizers::Tokenizer;
+use unlearn_proxy::backend::Backend;
+use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::detect::{Detector, Names, Topic};
 use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, session};
+use unlearn_proxy::service::Guarded;
+use unlearn_proxy::service::app::load_guards;
+use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::text::normalise;
-use unlearn_proxy::types::{Entity, Place, ReplyEvent};
+use unlearn_proxy::types::{Entity, Input, Place, ReplyEvent, Request};
 use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
 
 /// About thirty tokens.
@@ -120,4 +125,24 @@ fn bare_runtime(bencher: Bencher<'_, '_>, folder: &str) {
         };
         session.run(inputs).map(|it| it.len())
     });
+}
+
+/// A prompt that no topic is in, up to the first event of its reply: of a scripted model alone, and
+/// under the bundled policy, whose verdict on this text is remembered.
+#[divan::bench(args = ["model alone", "guarded, verdict remembered"])]
+fn request(bencher: Bencher<'_, '_>, system: &str) {
+    let model: Arc<dyn Backend> = Arc::new(Scripted::new(["x"]));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let (_, guards) = load_guards(&folder).expect("the bundled policy loads");
+    let guards = if system == "model alone" { Vec::new() } else { guards };
+    let guarded = Guarded::new(model, guards, Arc::new(Metrics::new()), None);
+    let prompt = "I read two novels last summer and liked both of them very much. Do you know in which \
+                  city the author of the second was born, and when?";
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let ask = || {
+        let request = Request::new("scripted", Input::Text(black_box(prompt).to_owned()));
+        runtime.block_on(guarded.generate(request)).map(|_| ())
+    };
+    ask().expect("the request is answered");
+    bencher.bench_local(ask);
 }
