@@ -95,8 +95,12 @@ const CHAT_REQUEST: &[Field] = &[
     row("messages[].tool_call_id", Constrained, "the id of a call before it; of role tool"),
     row("messages[].audio", Dropped, ""),
     row("max_completion_tokens", Forwarded, "wins over max_tokens"),
-    row("logprobs", Forwarded, "null in replies from the first replaced name on")
-        .once_ruled(Dropped),
+    row(
+        "logprobs",
+        Forwarded,
+        "null from the first replaced name on, or always if a policy says so",
+    )
+    .once_ruled(Dropped),
     row("top_logprobs", Forwarded, RIVALS).once_ruled(Dropped),
     row("tools", Guarded, "at most 128; the local model takes none"),
     row("tools[].type", Constrained, "only function"),
@@ -153,7 +157,12 @@ const REQUEST: &[Field] = &[
     row("frequency_penalty", Forwarded, ""),
     row("presence_penalty", Forwarded, ""),
     row("repetition_penalty", Forwarded, ""),
-    row("logit_bias", Forwarded, "would force tokens past a treatment").once_ruled(Dropped),
+    row(
+        "logit_bias",
+        Forwarded,
+        "would force tokens past a treatment; a policy may drop it always",
+    )
+    .once_ruled(Dropped),
     row("seed", Forwarded, ""),
     row("stream", Forwarded, ""),
     row("stream_options", Constrained, "needs stream"),

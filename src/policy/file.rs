@@ -20,7 +20,8 @@ use offset::offset;
 
 use super::keys::{Keys, Problems};
 use super::{
-    AnswerStyle, Mode, OnError, Policy, PolicySet, Problem, TreatmentSetting, draw_surrogates,
+    AnswerStyle, Mode, OnError, Policy, PolicySet, Probabilities, Problem, TreatmentSetting,
+    draw_surrogates,
 };
 use crate::types::{CorruptionFunction, Entity};
 
@@ -118,6 +119,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
     let topic = topic(&mut keys, &mut out);
     let mode = keys.choice("mode", &MODES, &mut out).unwrap_or(Mode::Enforce);
     let on_error = keys.choice("on_error", &ON_ERROR, &mut out).unwrap_or(OnError::Treat);
+    let probabilities = keys.choice("probabilities", &PROBABILITIES, &mut out).unwrap_or_default();
     let models = keys.take("models", &mut out).unwrap_or_default();
     let entities = entities(&mut keys, &mut out);
     let before = out.list.len();
@@ -147,6 +149,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
         revision: digest(format!("{text}{}", out.named).as_bytes()),
         mode,
         on_error,
+        probabilities,
         entities: Arc::new(entities),
         detectors,
         fusion,
@@ -163,6 +166,8 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 const ON_ERROR: [(&str, OnError); 3] =
     [("treat", OnError::Treat), ("refuse", OnError::Refuse), ("pass", OnError::Pass)];
+const PROBABILITIES: [(&str, Probabilities); 2] =
+    [("untreated", Probabilities::Untreated), ("never", Probabilities::Never)];
 const STYLES: [(&str, AnswerStyle); 3] = [
     ("never-knew", AnswerStyle::NeverKnew),
     ("refusal", AnswerStyle::Refusal),

@@ -91,6 +91,17 @@ impl OnError {
     }
 }
 
+/// Which requests get log-probabilities and may bias the logits. A treated one never does: both reach
+/// past the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Probabilities {
+    /// Those that are not treated. Who asks for log-probabilities can then tell which are.
+    #[default]
+    Untreated,
+    /// None.
+    Never,
+}
+
 /// What a policy says about one request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ruling {
@@ -117,6 +128,8 @@ pub struct Policy {
     pub mode: Mode,
     /// What happens when a detector fails.
     pub on_error: OnError,
+    /// Which requests get log-probabilities.
+    pub probabilities: Probabilities,
     /// Who is to be forgotten.
     pub entities: Arc<Vec<Entity>>,
     /// At least one, each kind at most once.
@@ -337,6 +350,7 @@ mod tests {
             revision: String::new(),
             mode: Mode::Enforce,
             on_error: OnError::Treat,
+            probabilities: Probabilities::Untreated,
             entities: Arc::default(),
             detectors: vec![
                 DetectorSetting::Names { reach: 2 },

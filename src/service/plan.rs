@@ -9,7 +9,7 @@ use super::guard::{Failure, Guard};
 use super::judge::Served;
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
-use crate::policy::{Mode, OnError, Policy, Ruling, TreatmentSetting};
+use crate::policy::{Mode, OnError, Policy, Probabilities, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request};
 use crate::window::{Patterns, Replacement};
@@ -84,7 +84,10 @@ impl<'a> Plan<'a> {
         let mut ruled = self.rule(&original, since).await?;
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
-        if treated {
+        let never = |it: &&Guard| {
+            it.policy.mode == Mode::Enforce && it.policy.probabilities == Probabilities::Never
+        };
+        if treated || self.guards.iter().any(never) {
             // Both look past the text: one at what the model would rather say, the other forces it.
             request.logprobs = None;
             request.sampling.logit_bias.clear();

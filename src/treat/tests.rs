@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::policy::{
-    AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError,
+    AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError, Probabilities,
 };
 use crate::types::{
     Callee, Corruption, CorruptionFunction, Entity, Input, Json, Message, Offset, OffsetPair, Role,
@@ -24,6 +24,7 @@ fn policy() -> Policy {
         revision: String::new(),
         mode: Mode::Enforce,
         on_error: OnError::Treat,
+        probabilities: Probabilities::Untreated,
         entities: Arc::new(vec![entity("Ann Lee", "Zora Kell"), entity("Bo Ek", "Osric Thorn")]),
         detectors: vec![DetectorSetting::Names { reach: 2 }],
         fusion: None,

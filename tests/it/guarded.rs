@@ -8,7 +8,7 @@ use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::backend::{Backend, BackendError, Capabilities};
 use unlearn_proxy::detect::{Detector, DetectorError, Names};
 use unlearn_proxy::policy::{
-    AnswerStyle, DetectorSetting, Mode, OnError, Policy, TreatmentSetting,
+    AnswerStyle, DetectorSetting, Mode, OnError, Policy, Probabilities, TreatmentSetting,
 };
 use unlearn_proxy::service::{Guard, Guarded};
 use unlearn_proxy::telemetry::Metrics;
@@ -26,6 +26,7 @@ fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
         revision: "0".to_owned(),
         mode: Mode::Enforce,
         on_error: OnError::Treat,
+        probabilities: Probabilities::Untreated,
         entities: Arc::new(vec![Entity {
             name: NAME.to_owned(),
             aliases: vec!["B. Okafor".to_owned()],
@@ -209,6 +210,22 @@ async fn logprobs_of_treated_requests_are_dropped() {
             let events = events(&guarded, request).await.expect("the test is set up");
             assert_eq!(logprobs(&events), want, "{asks}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_may_withhold_probabilities_from_all() {
+    let backend = Arc::new(Scripted::new(["It is", " fine."]));
+    for (mode, want) in [(Mode::Enforce, 0), (Mode::Shadow, 2)] {
+        let alias = policy(vec![TreatmentSetting::Alias]);
+        let never = Policy { mode, probabilities: Probabilities::Never, ..alias };
+        let mut request = question("Who is she?");
+        request.logprobs = Some(1);
+        request.sampling.logit_bias.push((3, 1.0));
+        let events = events(&guarded(&backend, built(never)), request).await;
+        assert_eq!(logprobs(&events.expect("the test is set up")), want, "{mode:?}");
+        let asked = backend.seen().pop().expect("the model was asked");
+        assert_eq!(asked.sampling.logit_bias.is_empty(), want == 0, "{mode:?}");
     }
 }
 

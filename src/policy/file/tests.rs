@@ -9,6 +9,7 @@ const GOOD: &str = r#"
 topic = "forgotten-authors"
 mode = "shadow"
 on_error = "refuse"
+probabilities = "never"
 models = ["lab-full"]
 [[entity]]
 name = "Basil Okafor"
@@ -50,6 +51,7 @@ fn a_good_file_says_what_it_says() {
     let policy = parsed(GOOD);
     assert_eq!(policy.topic, "forgotten-authors");
     assert_eq!((policy.mode, policy.on_error), (Mode::Shadow, OnError::Refuse));
+    assert_eq!(policy.probabilities, Probabilities::Never);
     assert!(policy.applies_to("lab-full") && !policy.applies_to("other"));
     assert_eq!(policy.entities[0].surrogate, "Zorvan Kell");
     assert_eq!(policy.entities[0].aliases, ["B. Okafor"]);
