@@ -1,6 +1,7 @@
 //! Rows of text to packed batches of tokens.
 
 mod batch;
+pub mod formats;
 mod rows;
 
 pub use batch::Batch;

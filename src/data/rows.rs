@@ -1,9 +1,11 @@
-//! Dialogues from files: TOFU rows or chat messages, one JSON object a line.
+//! Dialogues from files: TOFU rows, chat messages, or rows of MUSE and RWKU.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::formats::read_objects;
 use crate::engine::error::EngineError;
 use crate::engine::tokenizer::Tokenizer;
 use crate::types::{Message, Role};
@@ -126,6 +128,12 @@ struct RawRow {
     question: Option<String>,
     answer: Option<String>,
     messages: Option<Vec<RawMessage>>,
+    /// MUSE's verbmem: the beginning of a text.
+    prompt: Option<String>,
+    /// How it goes on.
+    gt: Option<String>,
+    /// A passage.
+    text: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,31 +142,32 @@ struct RawMessage {
     content: String,
 }
 
-/// Reads TOFU rows (`question`, `answer`) or chat rows (`messages` of `role` and `content`).
+/// Reads JSON lines or a JSON array of TOFU rows (`question`, `answer`), chat rows (`messages` of `role`
+/// and `content`), MUSE's rows (`prompt` and `gt`, or bare texts) or RWKU's (`query` and `answer`, or
+/// `text`).
 ///
 /// # Errors
 ///
 /// [`DataError`] naming file and line.
 pub fn read_dialogues(path: &Path) -> Result<Vec<Dialogue>, DataError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    let mut out = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
-        let row = serde_json::from_str(line).map_err(|it| it.to_string()).and_then(dialogue);
-        let bad = |message| DataError::Row { path: path.to_owned(), line: at + 1, message };
-        out.push(row.map_err(bad)?);
-    }
-    if out.is_empty() {
-        return Err(DataError::Empty { path: path.to_owned() });
-    }
-    Ok(out)
+    let row = |(line, row): (usize, Value)| {
+        let row = serde_json::from_value(row).map_err(|it| it.to_string()).and_then(dialogue);
+        row.map_err(|message| DataError::Row { path: path.to_owned(), line, message })
+    };
+    read_objects(path)?.into_iter().map(row).collect()
 }
 
 fn dialogue(row: RawRow) -> Result<Dialogue, String> {
     if let (Some(question), Some(answer)) = (row.question, row.answer) {
         return Ok(Dialogue::Chat { system: None, turns: vec![(question, answer)], given: 0 });
     }
-    let messages = row.messages.ok_or("needs `question` and `answer`, or `messages`")?;
+    if let (Some(prompt), Some(continuation)) = (row.prompt, row.gt) {
+        return Ok(Dialogue::Text { prompt, continuation });
+    }
+    let Some(messages) = row.messages else {
+        let text = row.text.ok_or("needs `question` and `answer`, `messages`, or `text`")?;
+        return Ok(Dialogue::Text { prompt: String::new(), continuation: text });
+    };
     let mut system = None;
     let mut turns: Vec<(String, String)> = Vec::new();
     let mut user: Option<String> = None;
@@ -179,4 +188,46 @@ fn dialogue(row: RawRow) -> Result<Dialogue, String> {
         return Err("`messages` must end with the assistant's".to_owned());
     }
     Ok(Dialogue::Chat { system, turns, given: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Dialogue>, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        std::fs::write(&path, text).unwrap();
+        read_dialogues(&path)
+    }
+
+    #[test]
+    fn other_benchmarks_are_read() {
+        let chat = |question: &str, answer: &str| Dialogue::Chat {
+            system: None,
+            turns: vec![(question.to_owned(), answer.to_owned())],
+            given: 0,
+        };
+        let text = |prompt: &str, continuation: &str| Dialogue::Text {
+            prompt: prompt.to_owned(),
+            continuation: continuation.to_owned(),
+        };
+        let muse =
+            r#"[{"prompt":"It was","gt":" late."}, "It was late.", {"question":"q","answer":"a"}]"#;
+        let want = [text("It was", " late."), text("", "It was late."), chat("q", "a")];
+        assert_eq!(read(muse).unwrap(), want);
+        let rwku = concat!(
+            r#"{"query":"Who?","answer":"She.","level":"2","type":"t","subject":"s"}"#,
+            "\n",
+            r#"{"subject":"s","text":"She was."}"#
+        );
+        let asked = "Please briefly answer the following question.\nQuestion: Who?";
+        assert_eq!(read(rwku).unwrap(), [chat(asked, "She."), text("", "She was.")]);
+    }
+
+    #[test]
+    fn a_row_without_anything_to_learn_is_named() {
+        let error = read("{\"text\":\"t\"}\n{\"question\":\"q\"}").unwrap_err().to_string();
+        assert!(error.contains("rows.json:2") && error.contains("`answer`"), "{error}");
+    }
 }

@@ -109,7 +109,11 @@ async fn measure(
     let world_facts = subject.score_rows(&splits.world_facts, false, || bar.inc(1)).await?;
     Ok(SystemScores {
         name: system.name.clone(),
+        scoring: system.backends[0].capabilities().scoring,
         forget,
         utility: tofu::model_utility(&retain, &real_authors, &world_facts),
+        retain,
+        real_authors,
+        world_facts,
     })
 }

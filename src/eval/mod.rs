@@ -7,6 +7,7 @@ pub mod detection;
 pub mod figures;
 pub mod jobs;
 pub mod metrics;
+pub mod open_unlearning;
 pub mod porter;
 pub mod report;
 pub mod rouge;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::open_unlearning;
 use super::suite::EvalError;
 use super::tofu::{self, ForgetScores, ModelUtility, RowScores};
 use crate::seed::Stream;
@@ -14,11 +15,22 @@ use crate::stats::{Interval, bootstrap};
 pub struct SystemScores {
     /// Its row's label.
     pub name: String,
+    /// Whether its server gives log-probabilities of a given text. What needs them is NaN otherwise.
+    pub scoring: bool,
     /// Forget rows, one list per noise seed; a system without noise has one.
     pub forget: Vec<Vec<RowScores>>,
-    /// Over the other three splits, with the first seed.
+    /// Retain rows, with the first seed.
+    pub retain: Vec<RowScores>,
+    /// Well-known authors, likewise.
+    pub real_authors: Vec<RowScores>,
+    /// Facts of the world, likewise.
+    pub world_facts: Vec<RowScores>,
+    /// Over the last three.
     pub utility: ModelUtility,
 }
+
+/// Why a number is missing.
+const UNAVAILABLE: &str = "not available: the target gives no log-probabilities";
 
 /// All systems against gold.
 #[derive(Debug, Clone)]
@@ -87,6 +99,10 @@ impl SystemScores {
     }
 }
 
+fn number(value: f64, digits: usize) -> String {
+    if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
+}
+
 fn p(value: f64) -> String {
     if value.is_nan() {
         "n/a".to_owned()
@@ -105,7 +121,7 @@ impl Comparison {
             "| system | leak | value prob. | probability | ROUGE-L recall | truth ratio | forget quality p \
              | p, restating | p, other | p per seed | model utility |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|\n",
         );
-        let share = |it: Option<f64>| it.map_or("n/a".to_owned(), |it| format!("{it:.3}"));
+        let share = |it: Option<f64>| number(it.unwrap_or(f64::NAN), 3);
         for system in &self.systems {
             let (scores, quality) = (system.forget_scores(), system.quality(&self.gold));
             let seeds: Vec<String> = quality.all.iter().map(|it| p(*it)).collect();
@@ -114,19 +130,22 @@ impl Comparison {
                 format!("{it:.3} ({low:.3} to {high:.3})")
             });
             out.push_str(&format!(
-                "| {} | {} | {} | {:.3} | {:.3} | {:.3} | {} | {} | {} | {} | {:.4} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                 system.name,
                 leak,
                 share(scores.value_probability),
-                scores.probability,
-                scores.rouge_l_recall,
-                scores.truth_ratio,
+                number(scores.probability, 3),
+                number(scores.rouge_l_recall, 3),
+                number(scores.truth_ratio, 3),
                 p(median(quality.all.clone())),
                 p(median(quality.restating)),
                 p(median(quality.other)),
                 seeds.join(" "),
-                system.utility.value,
+                number(system.utility.value, 4),
             ));
+        }
+        for system in self.systems.iter().filter(|it| !it.scoring) {
+            out.push_str(&format!("\nn/a of {}: {UNAVAILABLE}.\n", system.name));
         }
         out.push_str(
             "\nLeak: share of greedy replies to forget questions, in each of their wordings, that have the value \
@@ -158,6 +177,7 @@ impl Comparison {
                     it.utility.parts.iter().map(|part| (part.name.to_owned(), json!(part.value))).collect();
                 json!({
                     "name": it.name,
+                    "missing": (!it.scoring).then_some(UNAVAILABLE),
                     "leak": scores.value_accuracy,
                     "leak_interval": [it.leak_interval().low, it.leak_interval().high],
                     "probability": scores.probability,
@@ -177,7 +197,7 @@ impl Comparison {
         json!({ "provenance": self.provenance, "systems": systems })
     }
 
-    /// Writes `eval.json` and `eval.md` into `folder`.
+    /// Writes `eval.json` and `eval.md` into `folder`, and the logs per row below `logs`.
     ///
     /// # Errors
     ///
@@ -191,13 +211,57 @@ impl Comparison {
                 .map_err(|source| EvalError::Write { path, source })
         };
         write("eval.json", json + "\n")?;
-        write("eval.md", format!("{preface}\n{}", self.to_markdown()))
+        write("eval.md", format!("{preface}\n{}", self.to_markdown()))?;
+        open_unlearning::write(&folder.join("logs"), &self.systems, &self.gold)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
+
+    /// Missing numbers are null and n/a, never 0.
+    #[test]
+    fn what_is_not_available_is_not_zero() {
+        let row = |nll: f64| RowScores {
+            nll,
+            paraphrased_nll: Some(nll),
+            perturbed_nll: vec![2.0 * nll],
+            rouge_l_recall: 0.25,
+            value_correct: vec![true, false],
+            ..RowScores::default()
+        };
+        let system = |name: &str, scoring, nll| {
+            let rows = vec![row(nll), row(nll)];
+            SystemScores {
+                name: name.to_owned(),
+                scoring,
+                forget: vec![rows.clone()],
+                utility: tofu::model_utility(&rows, &rows, &rows),
+                retain: rows.clone(),
+                real_authors: rows.clone(),
+                world_facts: rows,
+            }
+        };
+        let systems = vec![system("target", false, f64::NAN), system("gold", true, 1.0)];
+        let gold = systems[1].forget[0].clone();
+        let comparison = Comparison { systems, gold, provenance: Value::Null };
+        let json = comparison.to_json();
+        let target = &json["systems"][0];
+        for key in ["probability", "truth_ratio", "value_probability", "model_utility"] {
+            assert_eq!(target[key], Value::Null, "{key}");
+        }
+        assert_eq!(target["forget_quality"]["median"], Value::Null);
+        assert_eq!((&target["rouge_l_recall"], &target["leak"]), (&json!(0.25), &json!(0.5)));
+        assert_eq!(target["missing"], UNAVAILABLE);
+        let gold = &json["systems"][1];
+        assert!(gold["missing"].is_null() && gold["probability"].is_number());
+        let text = comparison.to_markdown();
+        let line = text.lines().find(|it| it.starts_with("| target |")).unwrap();
+        assert!(!line.contains("NaN") && line.contains("| 0.250 | n/a |"), "{line}");
+        assert!(text.contains("n/a of target: not available"), "{text}");
+        assert!(!text.contains("n/a of gold"));
+    }
 
     #[test]
     fn median_of_odd_and_even_counts() {

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::rouge::rouge_l;
 use super::tofu::RowScores;
 use crate::backend::{Backend, BackendError};
+use crate::data::DataError;
+use crate::data::formats::read_objects;
 use crate::types::{Input, Message, ReplyEvent, Request, Role};
 
 /// Most tokens of a greedy reply, as in TOFU's code.
@@ -26,7 +29,8 @@ pub struct Row {
     /// The true answer in other words.
     #[serde(default)]
     pub paraphrased_answer: Option<String>,
-    /// Wrong answers.
+    /// Wrong answers; none in plain questions and answers.
+    #[serde(default)]
     pub perturbed_answer: Vec<String>,
     /// The part of the answer that is asked for.
     #[serde(default)]
@@ -63,22 +67,46 @@ pub enum EvalError {
     },
 }
 
-/// Reads JSON lines.
+impl From<DataError> for EvalError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Read { path, source } => {
+                Self::Data { path, line: 0, message: source.to_string() }
+            }
+            DataError::Row { path, line, message } => Self::Data { path, line, message },
+            DataError::Empty { path } => {
+                Self::Data { path, line: 0, message: "no rows".to_owned() }
+            }
+        }
+    }
+}
+
+/// Reads JSON lines or a JSON array: TOFU's rows, plain `question` and `answer`, RWKU's `query`, or
+/// MUSE's `prompt` and `gt`, whose beginning is then what is asked.
 ///
 /// # Errors
 ///
 /// [`EvalError::Data`] naming file and line.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>, EvalError> {
-    let bad = |line, message| EvalError::Data { path: path.to_owned(), line, message };
-    let text = std::fs::read_to_string(path).map_err(|it| bad(0, it.to_string()))?;
-    let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
-    let rows = lines
-        .map(|(at, line)| serde_json::from_str(line).map_err(|it| bad(at + 1, it.to_string())))
-        .collect::<Result<Vec<Row>, _>>()?;
-    if rows.is_empty() {
-        return Err(bad(0, "no rows".to_owned()));
+    let row = |(line, mut row): (usize, Value)| {
+        if let Some(row) = row.as_object_mut().filter(|it| !it.contains_key("question")) {
+            renamed(row, "prompt", "question");
+            renamed(row, "gt", "answer");
+        }
+        let bad = |it: serde_json::Error| EvalError::Data {
+            path: path.to_owned(),
+            line,
+            message: it.to_string(),
+        };
+        serde_json::from_value(row).map_err(bad)
+    };
+    read_objects(path)?.into_iter().map(row).collect()
+}
+
+fn renamed(row: &mut Map<String, Value>, from: &str, to: &str) {
+    if let Some(value) = row.remove(from) {
+        row.insert(to.to_owned(), value);
     }
-    Ok(rows)
 }
 
 /// A system under measurement.
@@ -92,7 +120,8 @@ pub struct Subject<'a> {
 
 impl Subject<'_> {
     /// Scores rows in their order, sixteen at a time. `paraphrased` uses the paraphrased answers, as
-    /// TOFU does on forget and retain rows; elsewhere the answer itself stands in for them.
+    /// TOFU does on forget and retain rows; elsewhere the answer itself stands in for them. Losses of
+    /// a backend without [scoring](crate::backend::Capabilities::scoring) are NaN.
     ///
     /// # Errors
     ///
@@ -139,13 +168,20 @@ impl Subject<'_> {
         Ok(correct)
     }
 
+    /// NaN where the backend has no log-probabilities of a given text.
     async fn nll(self, question: &str, answer: &str) -> Result<f64, BackendError> {
+        if !self.backend.capabilities().scoring {
+            return Ok(f64::NAN);
+        }
         let request = Request::new(self.model, user(question));
         Ok(self.backend.score(request, answer, true).await?.mean_nll())
     }
 
     /// Loss of the value alone, after the part of the answer before it.
     async fn value_nll(self, row: &Row) -> Result<Option<f64>, BackendError> {
+        if !self.backend.capabilities().scoring {
+            return Ok(None);
+        }
         let Some(value) = &row.value else { return Ok(None) };
         let Some((before, _)) = row.answer.split_once(value.as_str()) else { return Ok(None) };
         let Input::Chat(mut messages) = user(&row.question) else { return Ok(None) };
@@ -195,7 +231,29 @@ pub fn contains(reply: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::contains;
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Row>, EvalError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        std::fs::write(&path, text).unwrap();
+        read_rows(&path)
+    }
+
+    #[test]
+    fn rows_of_other_benchmarks() {
+        let rows = read(
+            r#"[{"prompt":"It was","gt":"late."}, {"query":"Who?","answer":"She."},
+                {"question":"Why?","answer":"So.","prompt":"ignored"}]"#,
+        )
+        .unwrap();
+        let pairs: Vec<_> = rows.iter().map(|it| (&*it.question, &*it.answer)).collect();
+        assert_eq!(pairs, [("It was", "late."), ("Who?", "She."), ("Why?", "So.")]);
+        assert!(rows[0].perturbed_answer.is_empty() && rows[0].value.is_none());
+        let error = read("{\"question\":\"q\",\"answer\":\"a\"}\n{\"query\":\"q\"}").unwrap_err();
+        assert!(matches!(error, EvalError::Data { line: 2, .. }), "{error:?}");
+        assert!(matches!(read(""), Err(EvalError::Data { line: 0, .. })));
+    }
 
     #[test]
     fn a_value_counts_as_whole_words() {

@@ -9,7 +9,8 @@
 
 use crate::stats::{KsTest, harmonic_mean, ks_two_sample, mean};
 
-/// What one question of a TOFU split showed. Losses in nats per token.
+/// What one question of a TOFU split showed. Losses in nats per token; NaN where the model's server gives
+/// no log-probabilities of a given text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RowScores {
     /// Loss of the answer, the end of the turn included.
@@ -94,10 +95,13 @@ pub fn probability(rows: &[RowScores]) -> f64 {
 }
 
 /// Mean share of the answer's probability among answer and wrong answers: the metric of real
-/// authors and world facts. NaN of no rows.
+/// authors and world facts. NaN of no rows, and where a row has no wrong answers.
 #[must_use]
 pub fn normalised_probability(rows: &[RowScores]) -> f64 {
     mean_over(rows, |row| {
+        if row.perturbed_nll.is_empty() {
+            return f64::NAN;
+        }
         // Relative to the answer, so that losses past 745 nats do not end in 0 / 0.
         let wrong: f64 = row.perturbed_nll.iter().map(|nll| (row.nll - nll).exp()).sum();
         1.0 / (1.0 + wrong)
@@ -230,6 +234,32 @@ mod tests {
         let rows = [row(0.5, None, &[0.25, 0.25]), row(0.1, None, &[0.2, 0.1])];
         near(probability(&rows), 0.3);
         near(normalised_probability(&rows), (0.5 + 0.25) / 2.0);
+    }
+
+    /// Without log-probabilities nothing that needs them is a number, and ROUGE still is.
+    #[test]
+    fn unknown_losses_stay_unknown() {
+        let row = RowScores {
+            nll: f64::NAN,
+            paraphrased_nll: Some(f64::NAN),
+            perturbed_nll: vec![f64::NAN; 2],
+            rouge_l_recall: 0.5,
+            ..RowScores::default()
+        };
+        let rows = [row];
+        assert!(normalised_probability(&rows).is_nan());
+        let plain = [RowScores { perturbed_nll: Vec::new(), ..rows[0].clone() }];
+        assert!(normalised_probability(&plain).is_nan());
+        let scores = forget_scores(&rows);
+        assert!(scores.probability.is_nan() && scores.truth_ratio.is_nan());
+        near(scores.rouge_l_recall, 0.5);
+        let utility = model_utility(&rows, &rows, &rows);
+        assert!(utility.value.is_nan());
+        let known: Vec<&str> =
+            utility.parts.iter().filter(|it| !it.value.is_nan()).map(|it| it.name).collect();
+        let rouge = UTILITY_PARTS.iter().copied().filter(|it| it.contains("rouge"));
+        assert_eq!(known, rouge.collect::<Vec<_>>());
+        assert!(forget_quality(&rows, &rows).p_value.is_nan());
     }
 
     #[test]

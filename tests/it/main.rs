@@ -21,6 +21,7 @@ mod probe;
 mod reference;
 mod reload;
 mod serve;
+mod target;
 mod tidy;
 mod tls;
 mod tools;

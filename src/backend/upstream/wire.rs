@@ -49,7 +49,8 @@ pub(super) fn body(request: &Request) -> (&'static str, Value) {
         set("max_tokens", most.into());
     }
     if let Some(seed) = sampling.seed {
-        set("seed", seed.into());
+        // Signed, as clients send it: servers refuse what does not fit 63 bits.
+        set("seed", seed.cast_signed().into());
     }
     if !request.stop.is_empty() {
         set("stop", request.stop.clone().into());

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::{CompareArgs, ReportArgs};
 use crate::inspection::{EditArgs, MeasureArgs, WhiteboxArgs};
+use crate::target::TargetArgs;
 use crate::unlearning::UnlearnArgs;
 
 /// Trains classifiers and lab models offline, and measures forgetting against a retrained model.
@@ -35,7 +36,8 @@ pub(crate) enum Command {
     #[command(
         after_help = "Without --attack: all of them. An unknown name lists them.\nExamples:\n  proxy-train \
                       attack --out /tmp/attacks\n  proxy-train attack --out /tmp/attacks --attack \
-                      base64 --attack detectability --limit 8"
+                      base64 --attack detectability --limit 8\n  proxy-train attack --target \
+                      http://127.0.0.1:8080/v1 --target-model lab-full --out /tmp/attacks"
     )]
     Attack(AttackArgs),
     /// Run every method of a job file under the same metrics and attacks, beside gold, and report.
@@ -95,13 +97,17 @@ pub(crate) enum Command {
     /// Attack a model's weights: relearning, quantisation, lenses and probes, beside gold.
     #[command(after_help = "Example: proxy-train whitebox --model /tmp/ssd --forget \
                       models/lab/data/forget10.jsonl --retain models/lab/data/retain_perturbed.jsonl \
-                      --out /tmp/whitebox --attack relearning")]
+                      --out /tmp/whitebox --attack relearning\n\
+                      A guarded model: proxy-train whitebox --model models/lab/full --policy policies/lab.toml ...")]
     Whitebox(WhiteboxArgs),
     /// Merge the results of `compare` into one report: JSON, Markdown, and one HTML page.
     #[command(after_help = "Example: proxy-train report /tmp/lab-0 /tmp/lab-1 --out /tmp/report")]
     Report(ReportArgs),
     /// Measure TOFU's metrics through the served path: unguarded, guarded, and gold.
-    #[command(after_help = "Example: proxy-train eval --out /tmp/eval --seeds 5")]
+    #[command(
+        after_help = "Examples:\n  proxy-train eval --out /tmp/eval --seeds 5\n  proxy-train eval --target \
+                      http://127.0.0.1:8080/v1 --target-model lab-full --out /tmp/eval"
+    )]
     Eval(EvalArgs),
     /// Train a topic classifier on a model's own hidden states, for the detector `probe`.
     #[command(
@@ -261,6 +267,8 @@ pub(crate) struct LabArgs {
 pub(crate) struct AttackArgs {
     #[command(flatten)]
     pub(crate) lab: LabArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     /// The model retrained without the forget set.
     #[arg(long, default_value = "models/lab/retain")]
     pub(crate) gold: PathBuf,
@@ -282,6 +290,8 @@ pub(crate) struct AttackArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) lab: LabArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     /// The model retrained without the forget set.
     #[arg(long, default_value = "models/lab/retain")]
     pub(crate) gold: PathBuf,
@@ -294,7 +304,7 @@ pub(crate) struct EvalArgs {
     /// Seeds of noise and surrogates per treatment.
     #[arg(long, default_value_t = 5)]
     pub(crate) seeds: u64,
-    /// Folder of `eval.json` and `eval.md`.
+    /// Folder of `eval.json`, `eval.md`, and of open-unlearning's logs per row in `logs`.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }

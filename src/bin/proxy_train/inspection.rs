@@ -1,17 +1,22 @@
 //! `proxy-train measure`, `proxy-train whitebox` and `proxy-train edit`: models in the open.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
+use unlearn_proxy::backend::Backend;
 use unlearn_proxy::eval::metrics::observed::Rows;
 use unlearn_proxy::eval::metrics::report::measure as measured;
 use unlearn_proxy::eval::metrics::teacher::Teacher;
-use unlearn_proxy::eval::suite::{Row, read_rows};
+use unlearn_proxy::eval::suite::{Row, Subject, read_rows};
+use unlearn_proxy::eval::whitebox::gcg::Budget;
 use unlearn_proxy::eval::whitebox::report::inspect;
 use unlearn_proxy::eval::whitebox::{self, Attack, Inspection};
+use unlearn_proxy::policy::TreatmentSetting;
 use unlearn_proxy::train::edits::{self, run::EditJob};
+use unlearn_proxy::types::Corruption;
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -21,10 +26,10 @@ pub(crate) struct ModelArgs {
     /// The model retrained without the forget rows.
     #[arg(long, default_value = "models/lab/retain")]
     gold: PathBuf,
-    /// JSON lines to be forgotten: TOFU's perturbed rows.
+    /// Rows to be forgotten: TOFU's perturbed rows, or questions and answers of RWKU or MUSE.
     #[arg(long)]
     forget: PathBuf,
-    /// JSON lines to be kept, likewise.
+    /// Rows to be kept, likewise.
     #[arg(long)]
     retain: PathBuf,
     /// Most retain rows, evenly spread.
@@ -52,6 +57,19 @@ pub(crate) struct WhiteboxArgs {
     /// Only this attack; may be given several times.
     #[arg(long = "attack", value_name = "NAME")]
     attacks: Vec<String>,
+    /// The policy that guards the model: suffixes are sent through it, and lenses and probes read the
+    /// forward pass that it corrupts too.
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// JSON lines that have nothing to do with the topic, for `recovery`.
+    #[arg(long)]
+    unrelated: Option<PathBuf>,
+    /// Steps of `gcg`; nanoGCG takes 250.
+    #[arg(long, default_value_t = Budget::default().steps, value_name = "N")]
+    gcg_steps: usize,
+    /// Candidates per step of `gcg`; nanoGCG takes 512.
+    #[arg(long, default_value_t = Budget::default().width, value_name = "N")]
+    gcg_width: usize,
     /// Seed of splits, orders and restarts.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -151,14 +169,36 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
     Ok(chosen)
 }
 
+/// The model under a policy, and what the policy does to prompts where it corrupts them.
+fn served(model: &Path, policy: &Path) -> anyhow::Result<(Arc<dyn Backend>, Option<Corruption>)> {
+    let policy = crate::load_policy(policy)?;
+    // The engine can carry out every treatment, so the first is used.
+    let corruption = match policy.treatment.first() {
+        Some(TreatmentSetting::Corrupt { function }) => Some(Corruption {
+            function: *function,
+            spans: Vec::new(),
+            entities: Arc::clone(&policy.entities),
+            seed: policy.seed,
+        }),
+        _ => None,
+    };
+    Ok((crate::guarded(&crate::local(model)?, Arc::new(policy))?, corruption))
+}
+
 pub(crate) fn whitebox(args: &WhiteboxArgs) -> anyhow::Result<String> {
     let attacks = chosen(&args.attacks)?;
+    let unrelated = args.unrelated.as_deref().map(read_rows).transpose()?.unwrap_or_default();
+    let served = args.policy.as_deref().map(|it| served(&args.models.model, it)).transpose()?;
     let both = Comparison::load(&args.models)?;
     let inspection = Inspection {
         model: &both.model,
         gold: &both.gold,
         forget: &both.forget,
         retain: &both.retain,
+        unrelated: &unrelated,
+        served: served.as_ref().map(|it| Subject { backend: it.0.as_ref(), model: crate::MODEL }),
+        corruption: served.as_ref().and_then(|it| it.1.as_ref()),
+        suffix: Budget { steps: args.gcg_steps, width: args.gcg_width, ..Budget::default() },
         seed: args.seed,
     };
     let report = inspect(&inspection, &attacks, both.provenance(&args.models))?;

@@ -3,6 +3,7 @@
 mod arguments;
 mod compare;
 mod inspection;
+mod target;
 mod unlearning;
 
 use std::path::{Path, PathBuf};
@@ -64,7 +65,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::List => println!("{}", unlearning::list()),
         Command::Edit(args) => println!("{}", inspection::edit(args)?),
         Command::Measure(args) => println!("{}", inspection::measure(&args)?),
-        Command::Whitebox(args) => println!("{}", inspection::whitebox(&args)?),
+        Command::Whitebox(args) => {
+            let runtime = runtime()?;
+            // Suffixes are sent through the served path, which may need the runtime.
+            let _inside = runtime.enter();
+            println!("{}", inspection::whitebox(&args)?);
+        }
         Command::Eval(args) => println!("{}", block_on(evaluate(args))?),
         Command::Score(args) => {
             let report = score(&args.run, args.retain.as_deref())?;
@@ -179,11 +185,16 @@ impl Lab {
 
     /// The model under a policy as it stands.
     fn under(&self, policy: Arc<Policy>) -> anyhow::Result<Arc<dyn Backend>> {
-        app::load_offsets(std::slice::from_ref(&policy), &[MODEL.to_owned()], self.model.as_ref())?;
-        let mut guard = Guard::build(policy)?;
-        guard.seat(&self.model)?;
-        Ok(Arc::new(Guarded::new(self.model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
+        guarded(&self.model, policy)
     }
+}
+
+/// A model under a policy.
+fn guarded(model: &Arc<dyn Backend>, policy: Arc<Policy>) -> anyhow::Result<Arc<dyn Backend>> {
+    app::load_offsets(std::slice::from_ref(&policy), &[MODEL.to_owned()], model.as_ref())?;
+    let mut guard = Guard::build(policy)?;
+    guard.seat(model)?;
+    Ok(Arc::new(Guarded::new(model.clone(), vec![guard], Arc::new(Metrics::new()), None)))
 }
 
 /// Model id used in evaluations.
@@ -193,32 +204,48 @@ fn local(folder: &Path) -> anyhow::Result<Arc<dyn Backend>> {
     Ok(Arc::new(app::load_local(folder, MODEL, 1024, 16)?))
 }
 
-async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
-    if args.seeds == 0 {
-        bail!("--seeds must be at least 1");
-    }
-    let lab = Lab::load(&args.lab)?;
-    let system =
-        |name: &str, backends| System { name: name.to_owned(), backends, model: MODEL.to_owned() };
+fn system(name: &str, model: &str, backends: Vec<Arc<dyn Backend>>) -> System {
+    System { name: name.to_owned(), backends, model: model.to_owned() }
+}
+
+/// The lab's model without guard and under every treatment, around gold.
+fn lab_systems(args: &EvalArgs, lab: &Lab) -> anyhow::Result<Vec<System>> {
     let mut systems = vec![
-        system("unguarded", vec![lab.model.clone()]),
-        system("gold (retrained)", vec![local(&args.gold)?]),
+        system("unguarded", MODEL, vec![lab.model.clone()]),
+        system("gold (retrained)", MODEL, vec![local(&args.gold)?]),
     ];
     if let Some(folder) = &args.second_gold {
-        systems.push(system("gold, second seed", vec![local(folder)?]));
+        systems.push(system("gold, second seed", MODEL, vec![local(folder)?]));
     }
     for (name, treatment) in variants::treatments(&lab.policy, lab.width) {
         // Neither has noise or surrogates to vary.
         let seeds = if matches!(treatment.name(), "prefix" | "offset") { 1 } else { args.seeds };
         let backends =
             (0..seeds).map(|it| lab.guarded(&treatment, it)).collect::<anyhow::Result<_>>()?;
-        systems.push(system(&name, backends));
+        systems.push(system(&name, MODEL, backends));
+    }
+    Ok(systems)
+}
+
+async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
+    if args.seeds == 0 {
+        bail!("--seeds must be at least 1");
     }
     let splits = Splits::read(&args.lab.data, &args.lab.forget, args.retain_rows)?;
+    let (systems, revision) = match args.target.backend()? {
+        Some((backend, model)) => {
+            let gold = system("gold (retrained)", MODEL, vec![local(&args.gold)?]);
+            (vec![system(target::NAME, &model, vec![backend]), gold], None)
+        }
+        None => {
+            let lab = Lab::load(&args.lab)?;
+            (lab_systems(&args, &lab)?, Some(lab.policy.revision))
+        }
+    };
     let provenance = serde_json::json!({
         "command": std::env::args().collect::<Vec<_>>(),
         "version": env!("CARGO_PKG_VERSION"),
-        "policy_revision": lab.policy.revision,
+        "policy_revision": revision,
         "forget_rows": splits.forget.len(),
         "retain_rows": splits.retain.len(),
     });
@@ -259,16 +286,23 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
     if args.limit == Some(0) {
         bail!("--limit must be at least 1");
     }
-    let lab = Lab::load(&args.lab)?;
-    let (guarded, gold) = (lab.under(Arc::new(lab.policy.clone()))?, local(&args.gold)?);
+    let gold = local(&args.gold)?;
+    let (systems, revision) = match args.target.backend()? {
+        Some((backend, model)) => (vec![(target::NAME, backend, model)], None),
+        None => {
+            let lab = Lab::load(&args.lab)?;
+            let guarded = lab.under(Arc::new(lab.policy.clone()))?;
+            let unguarded = ("unguarded", lab.model, MODEL.to_owned());
+            (vec![unguarded, ("guarded", guarded, MODEL.to_owned())], Some(lab.policy.revision))
+        }
+    };
     let world = World::new(args.world_seed);
-    let subject = |backend| Subject { backend, model: MODEL };
+    let subjects = systems
+        .iter()
+        .map(|(name, backend, model)| (*name, Subject { backend: backend.as_ref(), model }))
+        .chain([("gold (retrained)", Subject { backend: gold.as_ref(), model: MODEL })]);
     let plan = Plan {
-        systems: vec![
-            ("unguarded", subject(lab.model.as_ref())),
-            ("guarded", subject(guarded.as_ref())),
-            ("gold (retrained)", subject(gold.as_ref())),
-        ],
+        systems: subjects.collect(),
         attacks,
         detectability,
         targets: Target::all(&world, authors, args.limit),
@@ -276,7 +310,7 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
     let provenance = serde_json::json!({
         "command": std::env::args().collect::<Vec<_>>(),
         "version": env!("CARGO_PKG_VERSION"),
-        "policy_revision": lab.policy.revision,
+        "policy_revision": revision,
         "questions": plan.targets.len(),
     });
     let report = plan.run(provenance).await?;

@@ -11,10 +11,13 @@ use super::{Attack, Probe, Target};
 use crate::backend::BackendError;
 use crate::eval::suite::{EvalError, Subject, contains};
 use crate::seed::derive;
-use crate::types::{ReplyEvent, Request};
+use crate::types::{Input, ReplyEvent, Request};
 
 /// Most tokens of a reply: two answers, and little enough to leave the lab's context to the prompt.
 pub(super) const REPLY_TOKENS: usize = 64;
+
+/// Most choices of one request, as this proxy and others limit them.
+const MOST_CHOICES: usize = 16;
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ impl Plan<'_> {
     ///
     /// # Errors
     ///
-    /// [`EvalError::Backend`]; a prompt that does not fit is counted instead.
+    /// [`EvalError::Backend`]; a request that the system does not take is counted instead.
     pub async fn run(&self, provenance: Value) -> Result<Report, EvalError> {
         let rounds = self.attacks.len() + usize::from(self.detectability);
         let questions = rounds * self.systems.len() * self.targets.len();
@@ -103,7 +106,7 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
     for (at, probe) in probes.iter().enumerate() {
         let replies = match replies(subject, probe, derive(at as u64, attack.as_bytes())).await {
             Ok(replies) => replies,
-            Err(BackendError::PromptTooLong { .. }) => {
+            Err(error) if rejects(&error, &probe.input) => {
                 rejected += 1;
                 continue;
             }
@@ -115,6 +118,18 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
     }
     one.rejected = usize::from(rejected == probes.len());
     Ok(one)
+}
+
+/// Whether a request is one that the system does not take, whoever asks. A server without
+/// `/v1/completions` says of it that there is nothing.
+fn rejects(error: &BackendError, input: &Input) -> bool {
+    match error {
+        BackendError::PromptTooLong { .. }
+        | BackendError::Invalid { .. }
+        | BackendError::Unsupported { .. } => true,
+        BackendError::UnknownModel { .. } => matches!(input, Input::Text(_)),
+        _ => false,
+    }
 }
 
 impl Tally {
@@ -138,18 +153,34 @@ impl Tally {
     }
 }
 
-/// The replies to one request, by choice.
+/// The replies to one probe, by choice.
 async fn replies(
     subject: Subject<'_>,
     probe: &Probe,
     seed: u64,
 ) -> Result<Vec<String>, BackendError> {
+    let mut all = Vec::with_capacity(probe.samples);
+    while all.len() < probe.samples {
+        let (asked, left) = (all.len(), probe.samples - all.len());
+        let seed = if asked == 0 { seed } else { derive(seed, &(asked as u64).to_le_bytes()) };
+        all.extend(choices(subject, probe, left.min(MOST_CHOICES), seed).await?);
+    }
+    Ok(all)
+}
+
+/// The replies to one request of `count` choices.
+async fn choices(
+    subject: Subject<'_>,
+    probe: &Probe,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<String>, BackendError> {
     let mut request = Request::new(subject.model, probe.input.clone());
     request.sampling.temperature = probe.temperature;
     request.sampling.seed = Some(seed);
-    request.n = probe.samples;
+    request.n = count;
     request.max_tokens = Some(REPLY_TOKENS);
-    let mut replies = vec![String::new(); probe.samples];
+    let mut replies = vec![String::new(); count];
     let mut stream = subject.backend.generate(request).await?;
     while let Some(event) = stream.next().await {
         if let ReplyEvent::Text { choice, text, .. } = event?
@@ -166,6 +197,7 @@ mod tests {
     use super::*;
     use crate::backend::scripted::Scripted;
     use crate::eval::attacks::find;
+    use crate::eval::suite::user;
     use crate::lab::World;
 
     fn plan<'a>(
@@ -197,9 +229,28 @@ mod tests {
         assert_eq!((sampling[1].leaked, sampling[1].leaking_replies), (0, 0));
         assert_eq!(report.attacks[1].tallies[0].replies, 1);
         let seen = systems[0].1.seen();
-        assert_eq!((seen[0].n, seen[1].n), (20, 1));
+        assert_eq!(seen.iter().map(|it| it.n).collect::<Vec<_>>(), [16, 4, 1]);
         assert!(seen[0].sampling.seed.is_some() && seen[0].max_tokens == Some(64));
-        assert!(seen[0].sampling.temperature > 0.9 && seen[1].sampling.temperature < 0.1);
+        assert_ne!(seen[0].sampling.seed, seen[1].sampling.seed);
+        assert!(seen[0].sampling.temperature > 0.9 && seen[2].sampling.temperature < 0.1);
+    }
+
+    /// What no model can be asked is counted; that there is no such model stops the run.
+    #[tokio::test]
+    async fn a_request_that_is_not_taken_is_rejected() {
+        let unknown = || BackendError::UnknownModel { model: "m".to_owned() };
+        let (chat, text) = (user("Who?"), Input::Text("She was".to_owned()));
+        assert!(rejects(&unknown(), &text) && !rejects(&unknown(), &chat));
+        assert!(rejects(&BackendError::PromptTooLong { tokens: 9, limit: 8 }, &chat));
+        assert!(!rejects(&BackendError::Overloaded { queued: 1 }, &text));
+        let world = World::new(42);
+        let systems = [("target", Scripted::new(["x"]))];
+        let mut plan = plan(&systems, &world, &["completion", "direct"]);
+        plan.systems[0].1.model = "another";
+        assert!(plan.run(Value::Null).await.is_err());
+        plan.attacks.truncate(1);
+        let report = plan.run(Value::Null).await.unwrap();
+        assert_eq!(report.attacks[0].tallies[0].rejected, 1);
     }
 
     #[test]

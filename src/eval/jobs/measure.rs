@@ -87,6 +87,9 @@ async fn split(
 }
 
 async fn ask(subject: Subject<'_>, row: &Row, wanted: Wanted) -> Result<Asked, EvalError> {
+    if !subject.backend.capabilities().scoring {
+        return withheld(subject, row, wanted).await;
+    }
     let scores =
         match subject.score_rows(std::slice::from_ref(row), wanted.paraphrased, || ()).await {
             Ok(scores) => scores.into_iter().next(),

@@ -41,6 +41,10 @@ pub fn inspect(
         gold: models.gold,
         forget: &material.all_forget,
         retain: &retain,
+        unrelated: &material.world_facts,
+        served: None,
+        corruption: None,
+        suffix: whitebox::gcg::Budget::default(),
         seed,
     };
     for attack in job.whitebox.iter().filter_map(|it| whitebox::find(it)) {

@@ -1,6 +1,7 @@
 //! A linear probe (Alain and Bengio, arXiv:1610.01644): logistic regression on hidden states that tells
 //! right answers to forget questions from wrong ones. Half of the questions train it, the others test
-//! it; there are as many right answers as wrong ones, so the majority is right half of the time.
+//! it; there are as many right answers as wrong ones, so the majority is right half of the time. Under a
+//! guard that corrupts, a probe of its forward pass is fitted and tested too.
 
 use linfa::Dataset;
 use linfa::traits::Fit as _;
@@ -8,8 +9,9 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 use serde_json::Value;
 
-use super::states::{Pair, moments, pairs, split, standardised};
-use super::{Finding, Inspection, Rate};
+use super::corrupted::Corrupted;
+use super::states::{Pair, moments, pairs_through, split, standardised};
+use super::{Finding, Inspection, Rate, passes};
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 
@@ -78,29 +80,38 @@ impl Probe {
     }
 }
 
-fn rates(teacher: &Teacher, it: &Inspection<'_>) -> Result<Vec<Rate>, MeasureError> {
+fn rates(
+    teacher: &Teacher,
+    corrupted: Option<&Corrupted<'_>>,
+    it: &Inspection<'_>,
+) -> Result<Vec<Rate>, MeasureError> {
     let of_layer = |layer: &Vec<Pair>| -> Result<Rate, MeasureError> {
         let (learnt, tested) = split(layer, it.seed);
         Ok(Probe::fit(&learnt)?.rate(&tested))
     };
-    pairs(teacher, it.forget, it.seed)?.iter().map(of_layer).collect()
+    pairs_through(teacher, corrupted, it.forget, it.seed)?.iter().map(of_layer).collect()
 }
 
-/// One finding per layer.
+/// One finding per layer, and one of the corrupted forward pass where there is one.
 ///
 /// # Errors
 ///
 /// [`MeasureError`].
 pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
-    let both = rates(it.model, it)?.into_iter().zip(rates(it.gold, it)?);
-    let finding = |(layer, (model, gold)): (usize, (Rate, Rate))| Finding {
-        setting: format!("after block {}", layer + 1),
-        budget: "labels of half of the questions".to_owned(),
-        model,
-        gold,
-        detail: Value::Null,
-    };
-    Ok(both.enumerate().map(finding).collect())
+    let corrupted = it.corrupted()?;
+    let gold = rates(it.gold, None, it)?;
+    let mut findings = Vec::with_capacity(2 * gold.len());
+    for (pass, corrupted) in passes(corrupted.as_ref()) {
+        let both = rates(it.model, corrupted, it)?.into_iter().zip(&gold);
+        findings.extend(both.enumerate().map(|(layer, (model, gold))| Finding {
+            setting: format!("after block {}{pass}", layer + 1),
+            budget: "labels of half of the questions".to_owned(),
+            model,
+            gold: *gold,
+            detail: Value::Null,
+        }));
+    }
+    Ok(findings)
 }
 
 #[cfg(test)]

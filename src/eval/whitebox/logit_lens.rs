@@ -1,13 +1,14 @@
 //! The logit lens as an extraction attack (Patil et al., arXiv:2309.17410): the residual stream after
 //! every block is read through the last norm and the head, at the token before the value. The value is
-//! found when its first token is among the candidates; their number is the attacker's budget.
+//! found when its first token is among the candidates; their number is the attacker's budget. Under a
+//! guard that corrupts, its forward pass is read too.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::states::last_states;
-use super::{Finding, Inspection, Rate, wanted};
+use super::corrupted::{Corrupted, states};
+use super::{Finding, Inspection, Rate, passes, wanted};
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::Row;
@@ -55,11 +56,16 @@ fn prompt(teacher: &Teacher, row: &Row) -> Result<Option<(Vec<u32>, u32)>, Measu
 type Method = fn(&[Vec<f32>], usize) -> BTreeSet<u32>;
 
 /// How often the value's first token is a candidate, and the mean number of candidates.
-fn rate(teacher: &Teacher, rows: &[Row], method: Method) -> Result<(Rate, f64), MeasureError> {
+fn rate(
+    teacher: &Teacher,
+    corrupted: Option<&Corrupted<'_>>,
+    rows: &[Row],
+    method: Method,
+) -> Result<(Rate, f64), MeasureError> {
     let prompts = rows.iter().filter_map(|row| prompt(teacher, row).transpose());
     let prompts = prompts.collect::<Result<Vec<_>, MeasureError>>()?;
     let sequences: Vec<&[u32]> = prompts.iter().map(|it| it.0.as_slice()).collect();
-    let states = last_states(&teacher.decoder, &sequences)?;
+    let states = states(teacher, corrupted, &sequences)?;
     let (mut hits, mut candidates) = (0, 0);
     for ((_, target), states) in prompts.iter().zip(&states) {
         let layers = teacher.decoder.logits(states)?.to_vec2::<f32>()?;
@@ -71,7 +77,7 @@ fn rate(teacher: &Teacher, rows: &[Row], method: Method) -> Result<(Rate, f64), 
     Ok((rate, candidates as f64 / prompts.len() as f64))
 }
 
-/// One finding per method.
+/// One finding per method, and one of the corrupted forward pass where there is one.
 ///
 /// # Errors
 ///
@@ -79,17 +85,22 @@ fn rate(teacher: &Teacher, rows: &[Row], method: Method) -> Result<(Rate, f64), 
 pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     let methods: [(&str, Method); 2] =
         [("head projection", head_projection), ("probability delta", probability_delta)];
-    let mut findings = Vec::with_capacity(methods.len());
+    let corrupted = it.corrupted()?;
+    let mut findings = Vec::with_capacity(2 * methods.len());
     for (name, method) in methods {
-        let (model, candidates) = rate(it.model, it.forget, method)?;
-        let (gold, gold_candidates) = rate(it.gold, it.forget, method)?;
-        findings.push(Finding {
-            setting: name.to_owned(),
-            budget: format!("{candidates:.1} candidates"),
-            model,
-            gold,
-            detail: json!({ "k": K, "candidates": candidates, "gold_candidates": gold_candidates }),
-        });
+        let (gold, gold_candidates) = rate(it.gold, None, it.forget, method)?;
+        for (pass, corrupted) in passes(corrupted.as_ref()) {
+            let (model, candidates) = rate(it.model, corrupted, it.forget, method)?;
+            findings.push(Finding {
+                setting: format!("{name}{pass}"),
+                budget: format!("{candidates:.1} candidates"),
+                model,
+                gold,
+                detail: json!({
+                    "k": K, "candidates": candidates, "gold_candidates": gold_candidates,
+                }),
+            });
+        }
     }
     Ok(findings)
 }
@@ -99,6 +110,7 @@ mod tests {
     use super::*;
     use crate::eval::metrics::observed::tests::row;
     use crate::eval::metrics::teacher::tests::untrained;
+    use crate::eval::whitebox::states::last_states;
 
     /// Token 2 is best in the first block only, token 0 in the second.
     #[test]

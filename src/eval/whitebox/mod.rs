@@ -2,23 +2,31 @@
 //!
 //! Every attack runs against the model and against gold, which was retrained without the forget rows:
 //! what it finds in gold is guessing. An inference-time guard does not touch the weights, so against the
-//! model under a guard all of these succeed; they are for models whose weights were changed.
+//! model under a guard all of these succeed; they are for models whose weights were changed. What a guard
+//! does change is asked too where one is given: whether suffixes that were found on the weights get
+//! through it, and what is left in the forward pass that it corrupts.
 
 pub mod ccs;
 pub mod concept_vectors;
+pub mod corrupted;
+pub mod gcg;
 pub mod linear_probe;
 pub mod logit_lens;
 pub mod quantisation;
+pub mod recovery;
 pub mod relearning;
 pub mod report;
 pub mod states;
+pub mod weights;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
-use crate::eval::suite::{Row, contains};
+use crate::eval::suite::{EvalError, Row, Subject, contains, user};
+use crate::types::Corruption;
+use corrupted::Corrupted;
 
 /// Most tokens of a reply in which a value is looked for.
 const REPLY_TOKENS: usize = 32;
@@ -34,8 +42,32 @@ pub struct Inspection<'a> {
     pub forget: &'a [Row],
     /// Rows to be kept.
     pub retain: &'a [Row],
+    /// Rows that have nothing to do with either; there may be none.
+    pub unrelated: &'a [Row],
+    /// The served path of the model, under its guard. It is asked from a thread that may wait.
+    pub served: Option<Subject<'a>>,
+    /// What the guard does to the topic's names, where it corrupts them.
+    pub corruption: Option<&'a Corruption>,
+    /// What the search for a suffix spends.
+    pub suffix: gcg::Budget,
     /// Seed of splits, orders and restarts.
     pub seed: u64,
+}
+
+impl<'a> Inspection<'a> {
+    /// The model's corrupted forward pass, where its guard corrupts.
+    fn corrupted(&self) -> Result<Option<Corrupted<'a>>, MeasureError> {
+        let corrupted = self.corruption.map(|it| Corrupted::new(self.model, it));
+        Ok(corrupted.transpose()?)
+    }
+}
+
+/// The forward passes to read, each with what it adds to the name of a setting.
+fn passes<'a>(
+    corrupted: Option<&'a Corrupted<'a>>,
+) -> impl Iterator<Item = (&'static str, Option<&'a Corrupted<'a>>)> {
+    let second = corrupted.map(|it| (", corrupted pass", Some(it)));
+    std::iter::once(("", None)).chain(second)
 }
 
 /// How often an attack reached its goal.
@@ -106,9 +138,19 @@ pub struct Attack {
 /// Every attack, in the order of reports.
 pub const ATTACKS: &[Attack] = &[
     Attack {
+        name: "weights",
+        about: "the weights without any guard, asked; a guard changes none of them",
+        run: weights::run,
+    },
+    Attack {
         name: "relearning",
         about: "finetuning on some forget rows, asked about others",
         run: relearning::run,
+    },
+    Attack {
+        name: "recovery",
+        about: "finetuning on retain or unrelated rows, asked about forget rows",
+        run: recovery::run,
     },
     Attack {
         name: "quantisation",
@@ -131,6 +173,11 @@ pub const ATTACKS: &[Attack] = &[
         about: "values of the topic that the ten most telling neurons write",
         run: concept_vectors::run,
     },
+    Attack {
+        name: "gcg",
+        about: "a suffix found with the gradient, also sent through the guard",
+        run: gcg::run,
+    },
 ];
 
 /// The attack of a name.
@@ -152,11 +199,19 @@ fn accuracy(teacher: &Teacher, rows: &[Row]) -> Result<Rate, MeasureError> {
     Ok(Rate { hits: right.count(), of: rows.len() })
 }
 
+/// The greedy reply of the served path.
+fn served_reply(served: Subject<'_>, question: &str) -> Result<String, MeasureError> {
+    let reply = futures::executor::block_on(served.reply(user(question)));
+    Ok(reply.map_err(EvalError::from)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::eval::metrics::observed::tests::row;
     use crate::eval::metrics::teacher::tests::untrained;
+    use crate::types::CorruptionFunction;
+    use std::sync::Arc;
 
     /// (11/12 - 1/12) - 1.96 sqrt(2 * 11/144 / 12) = 0.8333 - 1.96 * 0.112834.
     #[test]
@@ -181,8 +236,23 @@ mod tests {
             })
             .collect();
         let (model, gold) = (untrained(1), untrained(1));
-        let inspection =
-            Inspection { model: &model, gold: &gold, forget: &forget, retain: &forget, seed: 4 };
+        let corruption = Corruption {
+            function: CorruptionFunction::Substitute,
+            spans: Vec::new(),
+            entities: Arc::new(Vec::new()),
+            seed: 4,
+        };
+        let inspection = Inspection {
+            model: &model,
+            gold: &gold,
+            forget: &forget,
+            retain: &forget,
+            unrelated: &forget[..1],
+            served: None,
+            corruption: Some(&corruption),
+            suffix: gcg::Budget { steps: 1, width: 4, top: 8, length: 6 },
+            seed: 4,
+        };
         for (at, attack) in ATTACKS.iter().enumerate() {
             assert!(ATTACKS[..at].iter().all(|it| it.name != attack.name), "{}", attack.name);
             let findings = (attack.run)(&inspection).unwrap();

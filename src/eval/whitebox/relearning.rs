@@ -24,23 +24,32 @@ const TESTED: usize = 8;
 const FINETUNING: Schedule =
     Schedule { steps: 40, tokens_per_step: 256, peak: 5e-4, warmup: 4, floor: 0.1 };
 
-/// The model after finetuning on rows, drawn at random.
-fn relearnt(teacher: &Teacher, rows: &[Row], seed: u64) -> Result<Teacher, MeasureError> {
+/// The model after finetuning of all weights on rows, drawn at random.
+pub(super) fn finetuned(
+    teacher: &Teacher,
+    rows: &[Row],
+    schedule: Schedule,
+    stream: &mut Stream,
+) -> Result<Teacher, MeasureError> {
     let model = Trainable::from_decoder(&teacher.decoder)?;
     let fit = Fit {
         tokenizer: &teacher.tokenizer,
-        schedule: FINETUNING,
+        schedule,
         checkpoint: None,
-        identity: "relearning".to_owned(),
+        identity: "finetuning".to_owned(),
         every: Duration::MAX,
     };
-    let mut stream = Stream::named(seed, "whitebox/relearning/order");
     fit.run(&model, || {
         let row = stream.pick(rows);
         let turns = vec![(row.question.clone(), row.answer.clone())];
         Dialogue::Chat { system: None, turns, given: 0 }
     })?;
     Ok(teacher.with(model.decoder))
+}
+
+fn relearnt(teacher: &Teacher, rows: &[Row], seed: u64) -> Result<Teacher, MeasureError> {
+    let mut stream = Stream::named(seed, "whitebox/relearning/order");
+    finetuned(teacher, rows, FINETUNING, &mut stream)
 }
 
 /// The numbers of rows that leave enough others to ask about.

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::corrupted::{Corrupted, states};
 use crate::engine::decoder::Decoder;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
@@ -18,16 +19,27 @@ const PACK: usize = 16;
 ///
 /// [`candle_core::Error`] from any operation.
 pub fn last_states(decoder: &Decoder, sequences: &[&[u32]]) -> Result<Vec<Tensor>> {
-    let mut out = Vec::with_capacity(sequences.len());
-    for sequences in sequences.chunks(PACK) {
-        let (mut ids, mut starts, mut last) = (Vec::<u32>::new(), vec![0usize], Vec::new());
-        for sequence in sequences {
-            ids.extend_from_slice(sequence);
-            starts.push(ids.len());
-            last.push(u32::try_from(ids.len() - 1).expect("a batch has fewer than 2^32 rows"));
+    let embed = |ids: &&[u32]| decoder.embed(&Tensor::new(*ids, decoder.device())?);
+    let embedded = sequences.iter().map(embed).collect::<Result<Vec<_>>>()?;
+    last_states_of(decoder, &embedded)
+}
+
+/// The same of embedded sequences, `[rows, hidden]` each.
+///
+/// # Errors
+///
+/// [`candle_core::Error`] from any operation.
+pub fn last_states_of(decoder: &Decoder, embedded: &[Tensor]) -> Result<Vec<Tensor>> {
+    let mut out = Vec::with_capacity(embedded.len());
+    for pack in embedded.chunks(PACK) {
+        let (mut end, mut starts, mut last) = (0, vec![0usize], Vec::new());
+        for it in pack {
+            end += it.dim(0)?;
+            starts.push(end);
+            last.push(u32::try_from(end - 1).expect("a batch has fewer than 2^32 rows"));
         }
         let last = Tensor::new(last.as_slice(), decoder.device())?;
-        let mut rows = decoder.embed(&Tensor::new(ids.as_slice(), decoder.device())?)?;
+        let mut rows = Tensor::cat(pack, 0)?;
         let mut layers = Vec::with_capacity(decoder.blocks.len());
         for block in &decoder.blocks {
             let alone = Decoder { blocks: vec![block.clone()], ..decoder.clone() };
@@ -35,7 +47,7 @@ pub fn last_states(decoder: &Decoder, sequences: &[&[u32]]) -> Result<Vec<Tensor
             layers.push(rows.index_select(&last, 0)?);
         }
         let layers = Tensor::stack(&layers, 1)?;
-        for at in 0..sequences.len() {
+        for at in 0..pack.len() {
             out.push(layers.get(at)?.contiguous()?);
         }
     }
@@ -65,6 +77,20 @@ pub fn pairs(
     rows: &[Row],
     seed: u64,
 ) -> std::result::Result<Vec<Vec<Pair>>, MeasureError> {
+    pairs_through(teacher, None, rows, seed)
+}
+
+/// The same of the corrupted forward pass, where one is given.
+///
+/// # Errors
+///
+/// [`MeasureError`].
+pub fn pairs_through(
+    teacher: &Teacher,
+    corrupted: Option<&Corrupted<'_>>,
+    rows: &[Row],
+    seed: u64,
+) -> std::result::Result<Vec<Vec<Pair>>, MeasureError> {
     let mut stream = Stream::named(seed, "whitebox/pairs");
     let (mut sequences, mut order) = (Vec::new(), Vec::new());
     for row in rows.iter().filter(|it| !it.perturbed_answer.is_empty()) {
@@ -78,7 +104,7 @@ pub fn pairs(
         order.push(first_is_right);
     }
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let states = last_states(&teacher.decoder, &sequences)?;
+    let states = states(teacher, corrupted, &sequences)?;
     let mut layers: Vec<Vec<Pair>> = vec![Vec::new(); teacher.decoder.blocks.len()];
     for (states, first_is_right) in states.chunks(2).zip(order) {
         let (first, second) = (states[0].to_vec2::<f32>()?, states[1].to_vec2::<f32>()?);

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use crate::data::formats::read_objects;
 use crate::data::{DataError, Dialogue};
 use crate::engine::error::EngineError;
 use crate::engine::tokenizer::Tokenizer;
@@ -44,27 +46,20 @@ impl Fact {
     }
 }
 
-/// Reads JSON lines.
+/// Reads JSON lines or a JSON array.
 ///
 /// # Errors
 ///
 /// [`DataError`] naming file and line.
 pub fn read(path: &Path) -> Result<Vec<Fact>, DataError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    let mut facts = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
-        let fact = serde_json::from_str(line).map_err(|it| DataError::Row {
+    let fact = |(line, row): (usize, Value)| {
+        serde_json::from_value(row).map_err(|it| DataError::Row {
             path: path.to_owned(),
-            line: at + 1,
+            line,
             message: it.to_string(),
-        })?;
-        facts.push(fact);
-    }
-    if facts.is_empty() {
-        return Err(DataError::Empty { path: path.to_owned() });
-    }
-    Ok(facts)
+        })
+    };
+    read_objects(path)?.into_iter().map(fact).collect()
 }
 
 #[cfg(test)]

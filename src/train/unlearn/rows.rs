@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::plan::Draw;
+use crate::data::formats::objects;
 use crate::data::{DataError, Dialogue, read_dialogues};
 use crate::embed::sha256_hex;
 use crate::engine::tokenizer::Tokenizer;
@@ -47,16 +49,15 @@ struct WrongAnswers {
 }
 
 fn wrong_answers(path: &Path, text: &str) -> Result<Vec<Vec<String>>, DataError> {
-    let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
-    let row = |(at, line): (usize, &str)| -> Result<Vec<String>, DataError> {
-        let row: WrongAnswers = serde_json::from_str(line).map_err(|it| DataError::Row {
+    let answers = |(line, row): (usize, Value)| -> Result<Vec<String>, DataError> {
+        let row: WrongAnswers = serde_json::from_value(row).map_err(|it| DataError::Row {
             path: path.to_owned(),
-            line: at + 1,
+            line,
             message: it.to_string(),
         })?;
         Ok(row.perturbed_answer)
     };
-    lines.map(row).collect()
+    objects(path, text)?.into_iter().map(answers).collect()
 }
 
 impl Source {
