@@ -43,7 +43,7 @@ impl Neighbours {
     ) -> Result<Self, DetectorError> {
         let encoder: Box<dyn Encoder> = match encoder {
             Some(folder) => Box::new(Onnx::load(folder, &OnnxOptions::default())?),
-            None => Box::new(Hashed),
+            None => Box::new(Hashed::default()),
         };
         Self::new(texts, encoder, floor)
     }

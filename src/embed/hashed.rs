@@ -3,8 +3,14 @@
 use super::{EmbedError, Encoder};
 use crate::text::normalise;
 
-/// Length of a vector.
-pub const DIM: usize = 4096;
+/// Length of a vector where nobody chooses.
+const DIM: usize = 4096;
+
+/// Length of a vector for classifiers: two features of a few thousand short texts seldom meet.
+pub const WIDE_DIM: usize = 1 << 16;
+
+/// Longest vector.
+pub const MAX_DIM: usize = 1 << 20;
 
 /// Changes whenever the same text would give another vector.
 pub const VERSION: u32 = 1;
@@ -12,12 +18,26 @@ pub const VERSION: u32 = 1;
 const CHAR_GRAMS: std::ops::RangeInclusive<usize> = 3..=5;
 
 /// Words, pairs of words, and 3- to 5-grams of the characters of each word (with a mark at either
-/// end), signed hashing into [`DIM`] buckets, square root of the count, norm 1. Reads the
-/// normalised text, so disguises of letters make no difference.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Hashed;
+/// end), signed hashing into buckets (Weinberger et al., arXiv:0902.2206), square root of the count,
+/// norm 1. Reads the normalised text, so disguises of letters make no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    dim: usize,
+}
+
+impl Default for Hashed {
+    fn default() -> Self {
+        Self { dim: DIM }
+    }
+}
 
 impl Hashed {
+    /// The encoder with this many buckets, 1 to [`MAX_DIM`]; `None` for any other number.
+    #[must_use]
+    pub fn new(dim: usize) -> Option<Self> {
+        (1..=MAX_DIM).contains(&dim).then_some(Self { dim })
+    }
+
     /// The non-zero elements in ascending order of index.
     #[must_use]
     pub fn encode_sparse(&self, text: &str) -> Vec<(u32, f32)> {
@@ -27,7 +47,7 @@ impl Hashed {
             .chunk_by(|a, b| a == b)
             .map(|it| {
                 let sign = if it[0] >> 63 == 0 { 1.0 } else { -1.0 };
-                ((it[0] % DIM as u64) as u32, sign * (it.len() as f32).sqrt())
+                ((it[0] % self.dim as u64) as u32, sign * (it.len() as f32).sqrt())
             })
             .collect();
         buckets.sort_by_key(|it| it.0);
@@ -49,12 +69,12 @@ impl Hashed {
 
 impl Encoder for Hashed {
     fn dim(&self) -> usize {
-        DIM
+        self.dim
     }
 
     fn encode(&self, texts: &[&str]) -> Result<Vec<f32>, EmbedError> {
-        let mut out = vec![0.0; texts.len() * DIM];
-        for (row, text) in out.chunks_mut(DIM).zip(texts) {
+        let mut out = vec![0.0; texts.len() * self.dim];
+        for (row, text) in out.chunks_mut(self.dim).zip(texts) {
             for (index, value) in self.encode_sparse(text) {
                 row[index as usize] = value;
             }
@@ -63,7 +83,7 @@ impl Encoder for Hashed {
     }
 
     fn identity(&self) -> String {
-        format!("hashed-{VERSION}-{DIM}")
+        format!("hashed-{VERSION}-{}", self.dim)
     }
 }
 
@@ -141,19 +161,37 @@ mod tests {
 
     #[test]
     fn vectors_have_norm_one_and_ignore_disguises() {
-        let plain = Hashed.encode_sparse("Who wrote The River? Basil wrote it.");
+        let plain = Hashed::default().encode_sparse("Who wrote The River? Basil wrote it.");
         let norm: f32 = plain.iter().map(|it| it.1 * it.1).sum();
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
         assert!(plain.is_sorted_by(|a, b| a.0 < b.0));
-        assert_eq!(plain, Hashed.encode_sparse("who  wrote thе river? Ba\u{200B}sil wrote it"));
-        assert!(Hashed.encode_sparse(" ?! ").is_empty());
+        assert_eq!(
+            plain,
+            Hashed::default().encode_sparse("who  wrote thе river? Ba\u{200B}sil wrote it")
+        );
+        assert!(Hashed::default().encode_sparse(" ?! ").is_empty());
     }
 
     #[test]
     fn dense_and_sparse_agree() {
-        let dense = Hashed.encode(&["a river", ""]).unwrap();
-        let sparse = Hashed.encode_sparse("a river");
+        let dense = Hashed::default().encode(&["a river", ""]).unwrap();
+        let sparse = Hashed::default().encode_sparse("a river");
         assert_eq!(dense.iter().filter(|it| **it != 0.0).count(), sparse.len());
         assert!(sparse.iter().all(|it| dense[it.0 as usize] == it.1));
+    }
+
+    /// 4,096 divides 65,536, so that a bucket of the long vector has its place in the short one.
+    #[test]
+    fn more_buckets_only_part_what_fell_together() {
+        let text = "Who wrote The River that runs through Bergen, and when was it published? Tell me what \
+                    the critics said about its ending, whether it was ever translated, which prizes it \
+                    won in Norway, and where the author lived while she was writing the last chapters.";
+        let (short, long) = (Hashed::default(), Hashed::new(WIDE_DIM).unwrap());
+        let (few, many) = (short.encode_sparse(text), long.encode_sparse(text));
+        assert!(many.len() > few.len(), "{} {}", many.len(), few.len());
+        let places: Vec<u32> = many.iter().map(|it| it.0 % DIM as u32).collect();
+        assert!(few.iter().all(|it| places.contains(&it.0)));
+        assert!(many.iter().all(|it| (it.0 as usize) < WIDE_DIM));
+        assert!(Hashed::new(0).is_none() && Hashed::new(MAX_DIM + 1).is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EmbedError, HASHED_DIM, HASHED_VERSION, Head, read, sha256_hex};
+use super::{EmbedError, HASHED_MAX_DIM, HASHED_VERSION, Head, read, sha256_hex};
 
 /// The version of the folder's layout that this program reads and writes.
 pub const FORMAT: u32 = 1;
@@ -39,9 +39,9 @@ pub struct Manifest {
     pub false_positive_rate: f64,
     /// Share of held-out forget rows that are flagged.
     pub recall: f64,
-    /// Forget rows in all.
+    /// Forget rows that it was trained on.
     pub n_forget: usize,
-    /// Retain rows in all.
+    /// Retain rows that it was trained on.
     pub n_retain: usize,
     /// How the threshold was found.
     pub calibration: Calibration,
@@ -61,6 +61,17 @@ pub enum EncoderSpec {
     /// A sentence encoder.
     Onnx {
         /// Its folder; a relative one is relative to the classifier folder.
+        path: PathBuf,
+        /// SHA-256 of its `model.onnx`.
+        sha256: String,
+    },
+    /// The hashed n-grams, and a sentence encoder's vector behind them.
+    Joined {
+        /// Length of the hashed part.
+        dim: usize,
+        /// Version of its features.
+        version: u32,
+        /// The encoder's folder; a relative one is relative to the classifier folder.
         path: PathBuf,
         /// SHA-256 of its `model.onnx`.
         sha256: String,
@@ -163,9 +174,11 @@ impl Manifest {
         if Path::new(&self.head_file).file_name() != Some(self.head_file.as_ref()) {
             return wrong("head_file", format!("`{}` is not a plain file name", self.head_file));
         }
-        if let EncoderSpec::Hashed { dim, version } = self.encoder {
-            if dim != HASHED_DIM {
-                return wrong("encoder.dim", format!("is {dim}, the encoder has {HASHED_DIM}"));
+        if let EncoderSpec::Hashed { dim, version } | EncoderSpec::Joined { dim, version, .. } =
+            self.encoder
+        {
+            if !(1..=HASHED_MAX_DIM).contains(&dim) {
+                return wrong("encoder.dim", format!("{dim} is not in 1..={HASHED_MAX_DIM}"));
             }
             if version != HASHED_VERSION {
                 let message =
@@ -177,19 +190,19 @@ impl Manifest {
     }
 
     fn check_dim(&self, path: &Path, head: &Head) -> Result<(), EmbedError> {
-        match self.encoder {
-            EncoderSpec::Hashed { dim, .. } | EncoderSpec::Hidden { dim, .. }
-                if dim != head.weights.len() =>
-            {
-                Err(EmbedError::Content {
-                    path: path.to_owned(),
-                    key: "encoder.dim",
-                    message: format!("is {dim}, but the head has {} weights", head.weights.len()),
-                })
+        let weights = head.weights.len();
+        let (dim, fits) = match self.encoder {
+            EncoderSpec::Hashed { dim, .. } | EncoderSpec::Hidden { dim, .. } => {
+                (dim, dim == weights)
             }
-            EncoderSpec::Hashed { .. } | EncoderSpec::Onnx { .. } | EncoderSpec::Hidden { .. } => {
-                Ok(())
-            }
+            // The sentence encoder's part is compared when that is loaded.
+            EncoderSpec::Joined { dim, .. } => (dim, dim < weights),
+            EncoderSpec::Onnx { .. } => return Ok(()),
+        };
+        if fits {
+            return Ok(());
         }
+        let message = format!("is {dim}, but the head has {weights} weights");
+        Err(EmbedError::Content { path: path.to_owned(), key: "encoder.dim", message })
     }
 }

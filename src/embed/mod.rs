@@ -1,12 +1,13 @@
 //! Texts as vectors, and a linear verdict on them.
 //!
-//! [`Hashed`] needs no file and serves by default; [`Onnx`] runs a sentence encoder. A classifier
-//! folder names the encoder that it was trained with and refuses any other.
+//! [`Hashed`] needs no file and serves by default; [`Onnx`] runs a sentence encoder; [`Joined`] is both
+//! side by side. A classifier folder names the encoder that it was trained with and refuses any other.
 
 mod convert;
 pub mod fetch;
 mod hashed;
 mod head;
+mod joined;
 mod manifest;
 mod onnx;
 mod scorer;
@@ -17,8 +18,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use convert::{Precision, bert_to_onnx};
-pub use hashed::{DIM as HASHED_DIM, Hashed, VERSION as HASHED_VERSION};
+pub use hashed::{Hashed, MAX_DIM as HASHED_MAX_DIM, VERSION as HASHED_VERSION, WIDE_DIM};
 pub use head::{Head, sigmoid};
+pub use joined::Joined;
 pub use manifest::{Calibration, EncoderSpec, FORMAT, HEAD_FILE, LABELS, MANIFEST_FILE, Manifest};
 pub use onnx::{MAX_TOKENS, Onnx, OnnxOptions, session};
 pub use scorer::{

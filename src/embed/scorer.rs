@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::{
-    EmbedError, Encoder, EncoderSpec, Hashed, Head, MANIFEST_FILE, Manifest, Onnx, OnnxOptions,
+    EmbedError, Encoder, EncoderSpec, Hashed, Head, Joined, MANIFEST_FILE, Manifest, Onnx,
+    OnnxOptions,
 };
 use crate::text::{sentences, windows};
 
@@ -21,6 +22,8 @@ pub enum AnyEncoder {
     Hashed(Hashed),
     /// A sentence encoder.
     Onnx(Onnx),
+    /// Hashed n-grams and a sentence encoder.
+    Joined(Joined),
     /// The served model, as far as a layer of it.
     Hidden(Box<dyn Encoder>),
 }
@@ -32,8 +35,26 @@ impl AnyEncoder {
         match self {
             Self::Hashed(it) => it,
             Self::Onnx(it) => it,
+            Self::Joined(it) => it,
             Self::Hidden(it) => it.as_ref(),
         }
+    }
+
+    /// The non-zero elements of a text's vector in ascending order of index, never the whole vector
+    /// where that is mostly empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Encoder::encode`].
+    pub fn features(&self, text: &str) -> Result<Vec<(u32, f32)>, EmbedError> {
+        let dense = match self {
+            Self::Hashed(it) => return Ok(it.encode_sparse(text)),
+            Self::Joined(it) => return it.encode_sparse(text),
+            Self::Onnx(it) => it.encode(&[text])?,
+            Self::Hidden(it) => it.encode(&[text])?,
+        };
+        let elements = dense.into_iter().enumerate().filter(|it| it.1 != 0.0);
+        Ok(elements.map(|(at, value)| (at as u32, value)).collect())
     }
 }
 
@@ -55,23 +76,19 @@ impl Scorer {
     /// the classifier was trained with.
     pub fn load(dir: &Path, options: &OnnxOptions) -> Result<(Manifest, Self), EmbedError> {
         let (manifest, head) = Manifest::load(dir)?;
+        let width = head.weights.len();
         let encoder = match &manifest.encoder {
-            EncoderSpec::Hashed { .. } => AnyEncoder::Hashed(Hashed),
-            EncoderSpec::Onnx { path, sha256 } => {
-                let onnx = Onnx::load(&dir.join(path), options)?;
-                let wrong = |key, message| {
-                    Err(EmbedError::Content { path: dir.join(MANIFEST_FILE), key, message })
-                };
-                if onnx.identity() != *sha256 {
-                    let message = format!("is {sha256}, the model has {}", onnx.identity());
-                    return wrong("encoder.sha256", message);
-                }
-                if onnx.dim() != head.weights.len() {
-                    let (dim, weights) = (onnx.dim(), head.weights.len());
-                    let message = format!("the model gives {dim} numbers, the head has {weights}");
-                    return wrong("encoder.path", message);
-                }
-                AnyEncoder::Onnx(onnx)
+            EncoderSpec::Hashed { .. } => AnyEncoder::Hashed(hashed(dir, width)?),
+            EncoderSpec::Onnx { path, sha256 } => AnyEncoder::Onnx(sentences_of(
+                dir,
+                (path.as_path(), sha256.as_str()),
+                width,
+                options,
+            )?),
+            EncoderSpec::Joined { dim, path, sha256, .. } => {
+                let onnx =
+                    sentences_of(dir, (path.as_path(), sha256.as_str()), width - dim, options)?;
+                AnyEncoder::Joined(Joined::new(hashed(dir, *dim)?, Box::new(onnx)))
             }
             EncoderSpec::Hidden { .. } => {
                 let message = "reads the served model; name the folder in a `probe`".to_owned();
@@ -113,12 +130,36 @@ impl Scorer {
     }
 
     fn score_window(&self, window: &str) -> Result<f32, EmbedError> {
-        Ok(match &self.encoder {
-            AnyEncoder::Hashed(it) => self.head.score_sparse(&it.encode_sparse(window)),
-            AnyEncoder::Onnx(it) => self.head.score_dense(&it.encode(&[window])?),
-            AnyEncoder::Hidden(it) => self.head.score_dense(&it.encode(&[window])?),
-        })
+        Ok(self.head.score_sparse(&self.encoder.features(window)?))
     }
+}
+
+fn hashed(dir: &Path, dim: usize) -> Result<Hashed, EmbedError> {
+    Hashed::new(dim).ok_or_else(|| {
+        let message = format!("{dim} is no possible length");
+        EmbedError::Content { path: dir.join(MANIFEST_FILE), key: "encoder.dim", message }
+    })
+}
+
+/// The sentence encoder that a manifest names by folder and hash, for so many weights of a head.
+fn sentences_of(
+    dir: &Path,
+    (path, sha256): (&Path, &str),
+    width: usize,
+    options: &OnnxOptions,
+) -> Result<Onnx, EmbedError> {
+    let onnx = Onnx::load(&dir.join(path), options)?;
+    let wrong =
+        |key, message| Err(EmbedError::Content { path: dir.join(MANIFEST_FILE), key, message });
+    if onnx.identity() != sha256 {
+        let message = format!("is {sha256}, the model has {}", onnx.identity());
+        return wrong("encoder.sha256", message);
+    }
+    if onnx.dim() != width {
+        let message = format!("the model gives {} numbers, the head has {width}", onnx.dim());
+        return wrong("encoder.path", message);
+    }
+    Ok(onnx)
 }
 
 /// The highest score of all windows and sentences of a text and where it was; `None` for a text

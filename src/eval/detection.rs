@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::suite::EvalError;
+use crate::data::{DataError, read_questions};
 use crate::text::disguise;
 
 /// What goes for the question in a template of a jailbreak.
@@ -22,12 +23,19 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// One field of every row of a JSON-lines file; rows without it count as an error.
+    /// One field of every row of a JSON-lines file; rows without it count as an error. Of a `.csv` file,
+    /// MMLU's, the questions, whatever the field.
     ///
     /// # Errors
     ///
     /// [`EvalError::Data`] with the line.
     pub fn read(path: &Path, field: &str) -> Result<Self, EvalError> {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|it| it.eq_ignore_ascii_case("csv")) {
+            let rows = read_questions(path).map_err(data)?;
+            let texts = rows.into_iter().flatten().collect();
+            return Ok(Self { label: format!("{name}, question"), texts });
+        }
         let text = read(path)?;
         let mut texts = Vec::new();
         for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
@@ -38,7 +46,6 @@ impl Sample {
             };
             texts.push(text.to_owned());
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self { label: format!("{name}, {field}"), texts })
     }
 
@@ -98,6 +105,18 @@ fn fields(text: &str) -> Vec<String> {
     }
     fields.push(field);
     fields
+}
+
+fn data(error: DataError) -> EvalError {
+    match error {
+        DataError::Read { path, source } => {
+            EvalError::Data { path, line: 0, message: source.to_string() }
+        }
+        DataError::Row { path, line, message } => EvalError::Data { path, line, message },
+        DataError::Empty { path } => {
+            EvalError::Data { path, line: 0, message: "no rows".to_owned() }
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<String, EvalError> {
@@ -168,6 +187,18 @@ mod tests {
         let templates =
             ["a [INSERT PROMPT HERE]", "[INSERT PROMPT HERE] b", "c"].map(str::to_owned);
         assert_eq!(sample.wrapped(&templates, 1).texts, ["a 1", "2 b", "c"]);
+    }
+
+    #[test]
+    fn questions_of_mmlu_are_a_sample() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("virology_test.csv");
+        fs::write(&path, "Why?,a,b,c,d,A\nHow?,a,b,c,d,3\n").unwrap();
+        let sample = Sample::read(&path, "paraphrased_question").unwrap();
+        assert_eq!((sample.label.as_str(), sample.texts.len()), ("virology_test, question", 2));
+        fs::write(&path, "Why?,a\n").unwrap();
+        let error = Sample::read(&path, "question").unwrap_err().to_string();
+        assert!(error.contains("virology_test.csv:1: has 2 fields"), "{error}");
     }
 
     #[test]

@@ -1,30 +1,38 @@
 //! Trains the head of a topic classifier on frozen features and calibrates its threshold.
 //!
-//! Logistic regression by linfa; the threshold by split-conformal calibration (Angelopoulos and
-//! Bates, arXiv:2107.07511): on exchangeable forget rows the share that is missed is at most `alpha`.
-//! Attacks are not exchangeable with calibration rows; measure them apart.
+//! Logistic regression; the threshold by conformal calibration (Angelopoulos and Bates,
+//! arXiv:2107.07511) on scores of training rows by heads of the other folds: on exchangeable forget
+//! rows the share that is missed is at most about `alpha`. Attacks are not exchangeable with training
+//! rows; measure them apart.
 
+mod cross;
+mod dates;
+mod features;
 mod measure;
+mod regression;
 mod report;
+mod rows;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use linfa::Dataset;
-use linfa::traits::Fit;
-use linfa_logistic::LogisticRegression;
-use ndarray::{Array1, Array2};
-use serde::Deserialize;
-
-use super::hidden::HiddenEncoder;
-use crate::data::DataError;
+use crate::data::{DataError, Wordings};
 use crate::embed::{
-    Calibration, EmbedError, Encoder, EncoderSpec, FORMAT, HASHED_DIM, HASHED_VERSION, HEAD_FILE,
-    Hashed, Head, LABELS, MANIFEST_FILE, Manifest, Onnx, OnnxOptions, most_suspicious, sha256_hex,
+    Calibration, EmbedError, FORMAT, HEAD_FILE, Head, LABELS, MANIFEST_FILE, Manifest, sha256_hex,
 };
-use crate::seed::{Stream, derive};
-use measure::{flagged, quiet};
-pub use report::{ClassifierReport, HeldOut, LengthMatched, REPORT_FILE, Slice, Suffixes};
+use crate::seed::Stream;
+pub use cross::CurvePoint;
+use cross::{Example, cross, curve, fit};
+use features::{Reader, Seen};
+use measure::{flagged, quiet, recall_at};
+pub use report::{
+    AtRate, ClassifierReport, Hard, HeldOut, LengthMatched, MARKDOWN_FILE, REPORT_FILE, Slice,
+    Suffixes,
+};
+
+/// Fewest rows of either side.
+const FEWEST_ROWS: usize = 10;
 
 /// Which features.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub enum EncoderChoice {
     Hashed,
     /// A folder with `model.onnx` and `tokenizer.json`, and the ONNX Runtime library.
     Onnx(PathBuf, Option<PathBuf>),
+    /// Hashed n-grams and such a folder's encoder side by side.
+    Joined(PathBuf, Option<PathBuf>),
     /// A model folder, and after how many of its blocks the residual stream is read.
     Hidden(PathBuf, usize),
 }
@@ -40,10 +50,10 @@ pub enum EncoderChoice {
 /// A classifier to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassifierJob {
-    /// JSON lines about the topic.
-    pub forget: PathBuf,
-    /// JSON lines about everything else.
-    pub retain: PathBuf,
+    /// Questions about the topic, in any format of [`read_questions`](crate::data::read_questions).
+    pub forget: Vec<PathBuf>,
+    /// Questions about everything else; the topic's are left out.
+    pub retain: Vec<PathBuf>,
     /// The topic's name.
     pub topic: String,
     /// Where the folder is written.
@@ -56,8 +66,28 @@ pub struct ClassifierJob {
     pub false_positives: f64,
     /// What the classifier must reach to be written.
     pub gate: Gate,
+    /// What is trained and measured besides.
+    pub study: Study,
     /// Seed of splits and sampling.
     pub seed: u64,
+}
+
+/// What is trained and measured besides; by default nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Study {
+    /// Held-out questions about the topic. Without any, a fifth of the forget rows is held out; with
+    /// them, all forget rows train, and what training has word for word is left out here.
+    pub test_forget: Vec<PathBuf>,
+    /// The same for the other side.
+    pub test_retain: Vec<PathBuf>,
+    /// Questions near the topic and none of it, reported file by file.
+    pub hard: Vec<PathBuf>,
+    /// Train on questions in disguise too.
+    pub augment: bool,
+    /// Numbers of forget rows of a learning curve.
+    pub curve: Vec<usize>,
+    /// Choices of rows at each of its points.
+    pub curve_seeds: u64,
 }
 
 /// Bounds on the held-out rows; without any, every classifier is good enough.
@@ -65,17 +95,28 @@ pub struct ClassifierJob {
 pub struct Gate {
     /// Least recall.
     pub min_recall: Option<f64>,
-    /// Most false positives.
+    /// The share of retain rows at which that recall is taken; at the calibrated threshold without.
+    pub at_false_positives: Option<f64>,
+    /// Most false positives at the calibrated threshold.
     pub max_false_positives: Option<f64>,
 }
 
 impl Gate {
-    /// What is not good enough.
-    fn reasons(&self, recall: f64, false_positives: f64) -> Vec<String> {
+    /// What is not good enough. `recall_at` is the recall where so many retain rows are flagged.
+    fn reasons(
+        &self,
+        recall: f64,
+        false_positives: f64,
+        recall_at: impl Fn(f64) -> f64,
+    ) -> Vec<String> {
+        let (recall, place) = match self.at_false_positives {
+            Some(share) => (recall_at(share), format!(" at --at-fpr {share}")),
+            None => (recall, String::new()),
+        };
         let recall = self
             .min_recall
             .filter(|it| recall < *it)
-            .map(|it| format!("recall {recall:.4} is below --min-recall {it}"));
+            .map(|it| format!("recall {recall:.4}{place} is below --min-recall {it}"));
         let noise = self.max_false_positives.filter(|it| false_positives > *it).map(|it| {
             format!("false-positive rate {false_positives:.4} is above --max-false-positives {it}")
         });
@@ -92,9 +133,6 @@ pub enum ClassifierError {
     /// The encoder failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The regression did not converge.
-    #[error("the regression failed: {0}")]
-    Fit(String),
     /// Too few rows.
     #[error("{}: {rows} rows are too few; at least {needed} are needed", path.display())]
     TooFew {
@@ -106,10 +144,15 @@ pub enum ClassifierError {
         needed: usize,
     },
     /// The classifier is not good enough.
-    #[error("not promoted: {reasons}; `{}` was left as it was\n\n{report}", path.display())]
+    #[error(
+        "not promoted: {reasons}; `{}` was left as it was, the report is in `{}`\n\n{report}",
+        path.display(), rejected.display()
+    )]
     Refused {
         /// The folder that was not written.
         path: PathBuf,
+        /// The folder of the report.
+        rejected: PathBuf,
         /// Which bounds it misses.
         reasons: String,
         /// All that was measured.
@@ -125,45 +168,6 @@ pub enum ClassifierError {
     },
 }
 
-/// A row: its question in one or two wordings.
-type Wordings = Vec<String>;
-
-#[derive(Deserialize)]
-struct RawRow {
-    question: Option<String>,
-    paraphrased_question: Option<String>,
-    text: Option<String>,
-    messages: Option<Vec<RawMessage>>,
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    role: String,
-    content: String,
-}
-
-fn read(path: &Path) -> Result<Vec<Wordings>, DataError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    let mut rows = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
-        let bad = |message: String| DataError::Row { path: path.to_owned(), line: at + 1, message };
-        let row: RawRow = serde_json::from_str(line).map_err(|it| bad(it.to_string()))?;
-        let said = row.messages.map(|it| {
-            it.into_iter()
-                .filter(|it| it.role == "user")
-                .map(|it| it.content)
-                .collect::<Vec<_>>()
-                .join("\n")
-        });
-        let first = row.question.or(row.text).or(said);
-        let first =
-            first.ok_or_else(|| bad("needs `question`, `text` or `messages`".to_owned()))?;
-        rows.push(std::iter::once(first).chain(row.paraphrased_question).collect());
-    }
-    Ok(rows)
-}
-
 /// The `ceil((n + 1)(1 - alpha))`-th smallest non-conformity, or the largest when there are too few.
 fn conformal_quantile(mut scores: Vec<f32>, alpha: f64) -> f32 {
     scores.sort_by(f32::total_cmp);
@@ -171,114 +175,62 @@ fn conformal_quantile(mut scores: Vec<f32>, alpha: f64) -> f32 {
     scores[rank.clamp(1, scores.len()) - 1]
 }
 
-struct Features {
-    encoder: Box<dyn Encoder>,
+/// What the rows of a job come to.
+struct Data {
+    train: [Vec<Wordings>; 2],
+    test: [Vec<Wordings>; 2],
+    hard: Vec<(String, Vec<Wordings>)>,
 }
 
-impl Features {
-    fn dense(&self, texts: &[String]) -> Result<Vec<f32>, EmbedError> {
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.encoder.encode(&texts)
-    }
-
-    fn fit(&self, forget: &[String], retain: &[String]) -> Result<Head, ClassifierError> {
-        let width = self.encoder.dim();
-        let mut values = self.dense(forget)?;
-        values.extend(self.dense(retain)?);
-        // Only columns that occur: most of a hashed vector is empty.
-        let used: Vec<usize> = (0..width)
-            .filter(|it| values.iter().skip(*it).step_by(width).any(|it| *it != 0.0))
-            .collect();
-        let rows = forget.len() + retain.len();
-        let records = Array2::from_shape_fn((rows, used.len()), |(row, it)| {
-            f64::from(values[row * width + used[it]])
-        });
-        let targets = Array1::from_shape_fn(rows, |row| row < forget.len());
-        let model = LogisticRegression::default()
-            .alpha(0.01)
-            .max_iterations(300)
-            .fit(&Dataset::new(records, targets))
-            .map_err(|it| ClassifierError::Fit(it.to_string()))?;
-        let sign = if model.labels().pos.class { 1.0 } else { -1.0 };
-        let mut weights = vec![0f32; width];
-        for (at, weight) in used.iter().zip(model.params()) {
-            weights[*at] = (sign * weight) as f32;
+impl Data {
+    fn read(job: &ClassifierJob) -> Result<Self, ClassifierError> {
+        let forget = rows::read(&job.forget)?;
+        let mut retain = rows::read(&job.retain)?;
+        {
+            let topic: HashSet<&str> = forget.iter().map(|it| it[0].as_str()).collect();
+            retain.retain(|it| !topic.contains(it[0].as_str()));
         }
-        Ok(Head { weights, bias: (sign * model.intercept()) as f32 })
-    }
-
-    /// Scores of every wording, each as a row of its own.
-    fn scores(&self, head: &Head, rows: &[Wordings]) -> Result<Vec<f32>, EmbedError> {
-        let texts: Vec<String> = rows.iter().flatten().cloned().collect();
-        let values = self.dense(&texts)?;
-        Ok(values.chunks(self.encoder.dim()).map(|it| head.score_dense(it)).collect())
-    }
-
-    /// The score of the most suspicious window, as it is served; 0 for a text without words.
-    fn score_windows(&self, head: &Head, text: &str) -> Result<f32, EmbedError> {
-        let best = most_suspicious(text, |it| Ok(head.score_dense(&self.encoder.encode(&[it])?)))?;
-        Ok(best.map_or(0.0, |it| it.0))
+        for (paths, rows) in [(&job.forget, forget.len()), (&job.retain, retain.len())] {
+            if rows < FEWEST_ROWS {
+                let path = paths.first().cloned().unwrap_or_default();
+                return Err(ClassifierError::TooFew { path, rows, needed: FEWEST_ROWS });
+            }
+        }
+        let study = &job.study;
+        let mut hard = Vec::new();
+        for path in &study.hard {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            hard.push((name, rows::read(std::slice::from_ref(path))?));
+        }
+        let (train_forget, test_forget) = rows::parts(forget, &study.test_forget, job.seed)?;
+        let (train_retain, test_retain) = rows::parts(retain, &study.test_retain, job.seed)?;
+        if let Some(most) = study.curve.iter().find(|it| **it > train_forget.len()) {
+            let path = job.forget.first().cloned().unwrap_or_default();
+            let rows = train_forget.len();
+            return Err(ClassifierError::TooFew { path, rows, needed: *most });
+        }
+        let (train, test) = ([train_forget, train_retain], [test_forget, test_retain]);
+        Ok(Self { train, test, hard })
     }
 }
 
-/// Training texts of one side: every wording as it is, in lower case, and without its last mark.
-fn variations(rows: &[Wordings]) -> Vec<String> {
-    let texts = rows.iter().flatten().flat_map(|it| {
-        let bare = it.trim_end_matches(['?', '.', '!']).to_owned();
-        [it.clone(), it.to_lowercase(), bare]
-    });
-    texts.collect()
+/// Every wording of some rows, read.
+fn read_all(reader: &Reader, rows: &[Wordings]) -> Result<Vec<Seen>, EmbedError> {
+    rows.iter().flatten().map(|it| reader.read(it)).collect()
 }
 
-/// Both sides' training texts, balanced by repetition; questions of both kinds in one text are the
-/// topic's.
-fn training_texts(
-    forget: &[Wordings],
-    retain: &[Wordings],
-    stream: &mut Stream,
-) -> (Vec<String>, Vec<String>) {
-    let (mut on, mut off) = (variations(forget), variations(retain));
-    let mixed: Vec<String> = forget
-        .iter()
-        .flat_map(|row| {
-            let (one, other) = (stream.pick(row).clone(), partner(retain, row)[0].clone());
-            [format!("{one} {other}"), format!("{other} {one}")]
-        })
-        .collect();
-    let pairs: Vec<String> = (0..mixed.len())
-        .map(|_| {
-            let (one, two) = (stream.below(retain.len()), stream.below(retain.len()));
-            format!("{} {}", retain[one][0], retain[two][0])
-        })
-        .collect();
-    on.extend(mixed);
-    off.extend(pairs);
-    let most = 6000;
-    stream.shuffle(&mut off);
-    off.truncate(most);
-    let base = on.clone();
-    while on.len() * 2 < off.len() && on.len() < most {
-        on.extend(base.iter().cloned());
-    }
-    (on, off)
+fn scores(head: &Head, seen: &[Seen]) -> Vec<f32> {
+    seen.iter().map(|it| it.score(head)).collect()
 }
 
-/// A retain row for a forget row, the same on every run.
-fn partner<'a>(retain: &'a [Wordings], row: &Wordings) -> &'a Wordings {
-    Stream::new(derive(0, row[0].as_bytes())).pick(retain)
-}
-
-/// Rows in three parts by the hash of their text: 60 % training, 20 % calibration, 20 % test.
-fn split(rows: Vec<Wordings>, seed: u64) -> [Vec<Wordings>; 3] {
-    let mut keyed: Vec<(u64, Wordings)> =
-        rows.into_iter().map(|it| (derive(seed, it[0].as_bytes()), it)).collect();
-    keyed.sort();
-    keyed.dedup();
-    let fifth = keyed.len() / 5;
-    let mut rows: Vec<Wordings> = keyed.into_iter().map(|it| it.1).collect();
-    let test = rows.split_off(rows.len() - fifth);
-    let calibration = rows.split_off(rows.len() - fifth);
-    [rows, calibration, test]
+/// The threshold, and the miss rate that the forget rows can vouch for there.
+fn calibrate(job: &ClassifierJob, forget: &[f32], retain: Vec<f32>) -> (f32, f64) {
+    // Not 1 - score, whose rounding could put a row below its own score.
+    let missed: Vec<f32> = forget.iter().map(|it| -it).collect();
+    let floor = quiet(retain, job.false_positives);
+    let threshold = (-conformal_quantile(missed, job.alpha)).max(floor).min(1.0);
+    let below = forget.iter().filter(|it| **it < threshold).count();
+    (threshold, job.alpha.max((below + 1) as f64 / (forget.len() + 1) as f64))
 }
 
 /// Trains, calibrates and writes a classifier.
@@ -287,36 +239,30 @@ fn split(rows: Vec<Wordings>, seed: u64) -> [Vec<Wordings>; 3] {
 ///
 /// [`ClassifierError`]; nothing is left half-written.
 pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
-    let (forget, retain) = (read(&job.forget)?, read(&job.retain)?);
-    for (path, rows) in [(&job.forget, &forget), (&job.retain, &retain)] {
-        if rows.len() < 10 {
-            return Err(ClassifierError::TooFew {
-                path: path.clone(),
-                rows: rows.len(),
-                needed: 10,
-            });
-        }
-    }
     if job.out.exists() && !job.out.join(MANIFEST_FILE).exists() {
         let message = "exists and is not a classifier folder; choose another `--out`".to_owned();
         return Err(ClassifierError::Write { path: job.out.clone(), message });
     }
-    let (n_forget, n_retain) = (forget.len(), retain.len());
-    let (features, encoder) = features(job)?;
-    let [train_forget, calibration_forget, test_forget] = split(forget, job.seed);
-    let [train_retain, calibration_retain, test_retain] = split(retain, job.seed);
+    let Data { train: [forget, retain], test: [test_forget, test_retain], hard } = Data::read(job)?;
+    let reader = Reader::open(&job.encoder)?;
     let mut stream = Stream::named(job.seed, "classifier");
-    let (on, off) = training_texts(&train_forget, &train_retain, &mut stream);
-    let head = features.fit(&on, &off)?;
-    let missed: Vec<f32> =
-        features.scores(&head, &calibration_forget)?.into_iter().map(|it| 1.0 - it).collect();
-    let calibrated = missed.len();
-    let floor = quiet(features.scores(&head, &calibration_retain)?, job.false_positives);
-    let wanted = 1.0 - conformal_quantile(missed.clone(), job.alpha);
-    let threshold = wanted.max(floor);
-    let below = missed.iter().filter(|it| 1.0 - **it < threshold).count();
-    let test_scores = features.scores(&head, &test_forget)?;
-    let other_scores = features.scores(&head, &test_retain)?;
+    let kinds = (reader.is_caseless(), job.study.augment);
+    let mut examples = Vec::new();
+    for text in rows::training_texts(&forget, &retain, kinds, &mut stream) {
+        examples.push(Example { seen: reader.read(&text.text)?, text });
+    }
+    let crossed = cross(&reader, &examples);
+    let calibrated = crossed.forget.len();
+    let (threshold, alpha_attained) = calibrate(job, &crossed.forget, crossed.retain);
+    let head = fit(&reader, &examples, crossed.penalty, |_| true);
+    let (ours, others) = (read_all(&reader, &test_forget)?, read_all(&reader, &test_retain)?);
+    let (forget_scores, retain_scores) = (scores(&head, &ours), scores(&head, &others));
+    let mut hard_scores = Vec::new();
+    for (name, rows) in hard {
+        hard_scores.push((name, scores(&head, &read_all(&reader, &rows)?)));
+    }
+    let amounts = (job.study.curve.as_slice(), job.study.curve_seeds, job.seed);
+    let points = curve(&reader, &examples, amounts, crossed.penalty, (&ours, &others));
     let bytes = head.to_bytes();
     let manifest = Manifest {
         format: FORMAT,
@@ -324,87 +270,85 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
         labels: LABELS.map(str::to_owned).to_vec(),
         threshold,
         alpha: job.alpha,
-        encoder,
+        encoder: reader.spec.clone(),
         head_file: HEAD_FILE.to_owned(),
         head_sha256: sha256_hex(&bytes),
-        n_forget,
-        n_retain,
+        n_forget: forget.len(),
+        n_retain: retain.len(),
         calibration: Calibration {
-            method: "split".to_owned(),
+            method: "cross".to_owned(),
             n_forget: calibrated,
-            alpha_attained: job.alpha.max((below + 1) as f64 / (calibrated + 1) as f64),
-            n_test_forget: test_scores.len(),
-            n_test_retain: other_scores.len(),
+            alpha_attained,
+            n_test_forget: forget_scores.len(),
+            n_test_retain: retain_scores.len(),
         },
-        recall: flagged(&test_scores, threshold),
-        false_positive_rate: flagged(&other_scores, threshold),
+        recall: flagged(&forget_scores, threshold),
+        false_positive_rate: flagged(&retain_scores, threshold),
     };
     let rows = report::TestRows {
         forget: &test_forget,
         retain: &test_retain,
-        forget_scores: &test_scores,
-        retain_scores: &other_scores,
+        forget_scores: &forget_scores,
+        retain_scores: &retain_scores,
+        hard: &hard_scores,
+        curve: &points,
     };
-    let held_out = HeldOut::measure(&manifest, &rows, |it| features.score_windows(&head, it))?;
+    let held_out = HeldOut::measure(&manifest, &rows, |it| Ok(reader.read(it)?.score(&head)))?;
+    let reasons = job.gate.reasons(manifest.recall, manifest.false_positive_rate, |share| {
+        recall_at(share, &forget_scores, &retain_scores)
+    });
     let report = ClassifierReport { manifest, held_out, out: job.out.clone() };
-    promote(job, &report, &bytes)?;
+    promote(&report, &bytes, &reasons)?;
     Ok(report)
 }
 
-fn features(job: &ClassifierJob) -> Result<(Features, EncoderSpec), EmbedError> {
-    Ok(match &job.encoder {
-        EncoderChoice::Hashed => {
-            let spec = EncoderSpec::Hashed { dim: HASHED_DIM, version: HASHED_VERSION };
-            (Features { encoder: Box::new(Hashed) }, spec)
-        }
-        EncoderChoice::Onnx(path, runtime) => {
-            let options = OnnxOptions { runtime: runtime.clone(), ..OnnxOptions::default() };
-            let onnx = Onnx::load(path, &options)?;
-            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-            let spec = EncoderSpec::Onnx { path, sha256: onnx.identity() };
-            (Features { encoder: Box::new(onnx) }, spec)
-        }
-        EncoderChoice::Hidden(folder, layer) => {
-            let encoder = HiddenEncoder::load(folder, *layer)?;
-            let (layer, dim, weights_sha256) = (*layer, encoder.dim(), encoder.identity());
-            let spec = EncoderSpec::Hidden { layer, dim, weights_sha256 };
-            (Features { encoder: Box::new(encoder) }, spec)
-        }
-    })
+/// A folder beside another one.
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    folder.with_file_name(name)
 }
 
-/// Writes into a folder beside the target and renames it over, if the gate lets it through.
+/// Writes into a folder beside the target and renames it over; where there are reasons against it, the
+/// report alone goes into a folder that no policy loads.
 fn promote(
-    job: &ClassifierJob,
     report: &ClassifierReport,
     head: &[u8],
+    reasons: &[String],
 ) -> Result<(), ClassifierError> {
-    let Manifest { recall, false_positive_rate, .. } = report.manifest;
-    let reasons = job.gate.reasons(recall, false_positive_rate);
+    let out = &report.out;
+    let failed = |path: &Path, source: std::io::Error| ClassifierError::Write {
+        path: path.to_owned(),
+        message: source.to_string(),
+    };
     if !reasons.is_empty() {
+        let rejected = beside(out, ".rejected");
+        fs::create_dir_all(&rejected)
+            .and_then(|()| report.write(&rejected))
+            .map_err(|it| failed(&rejected, it))?;
         return Err(ClassifierError::Refused {
-            path: job.out.clone(),
+            path: out.clone(),
+            rejected,
             reasons: reasons.join(", "),
             report: report.to_markdown(),
         });
     }
     let text = report.manifest.to_json()?;
-    let measured = report.held_out.to_json();
-    let partial = job.out.with_extension("partial");
+    let partial = beside(out, ".partial");
     let steps = || -> std::io::Result<()> {
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
         }
         fs::create_dir_all(&partial)?;
         fs::write(partial.join(HEAD_FILE), head)?;
-        fs::write(partial.join(REPORT_FILE), &measured)?;
+        report.write(&partial)?;
         fs::write(partial.join(MANIFEST_FILE), &text)?;
-        if job.out.exists() {
-            fs::remove_dir_all(&job.out)?;
+        if out.exists() {
+            fs::remove_dir_all(out)?;
         }
-        fs::rename(&partial, &job.out)
+        fs::rename(&partial, out)
     };
-    steps().map_err(|it| ClassifierError::Write { path: job.out.clone(), message: it.to_string() })
+    steps().map_err(|it| failed(out, it))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::Deserialize;
 use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, Precision, bert_to_onnx, fetch};
-use unlearn_proxy::train::classifier::{self, ClassifierJob, EncoderChoice, Gate};
+use unlearn_proxy::train::classifier::{self, ClassifierJob, EncoderChoice, Gate, Study};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -63,14 +63,15 @@ fn encodes_as_the_reference_does_and_trains_a_classifier() {
     std::fs::write(dir.path().join("f.jsonl"), rows("basil")).unwrap();
     std::fs::write(dir.path().join("r.jsonl"), rows("chile")).unwrap();
     let job = ClassifierJob {
-        forget: dir.path().join("f.jsonl"),
-        retain: dir.path().join("r.jsonl"),
+        forget: vec![dir.path().join("f.jsonl")],
+        retain: vec![dir.path().join("r.jsonl")],
         topic: "basil".to_owned(),
         out: dir.path().join("classifier"),
         encoder: EncoderChoice::Onnx(fixture(), Some(runtime)),
         alpha: 0.05,
         false_positives: 0.05,
         gate: Gate::default(),
+        study: Study::default(),
         seed: 1,
     };
     let report = classifier::run(&job).unwrap();

@@ -13,7 +13,7 @@ use unlearn_proxy::engine::{Engine, EngineSettings};
 use unlearn_proxy::policy::file;
 use unlearn_proxy::service::{Guard, Guarded};
 use unlearn_proxy::telemetry::Metrics;
-use unlearn_proxy::train::classifier::{self, ClassifierJob, EncoderChoice, Gate};
+use unlearn_proxy::train::classifier::{self, ClassifierJob, EncoderChoice, Gate, Study};
 use unlearn_proxy::train::hidden::HiddenEncoder;
 
 use crate::engine::{QUESTIONS, ask, collect, smoke};
@@ -63,14 +63,15 @@ fn train(dir: &Path) {
     fs::write(dir.join("forget.jsonl"), rows("Where was Viggo Blaszko born, number")).unwrap();
     fs::write(dir.join("retain.jsonl"), rows("What is the capital of France, number")).unwrap();
     let job = ClassifierJob {
-        forget: dir.join("forget.jsonl"),
-        retain: dir.join("retain.jsonl"),
+        forget: vec![dir.join("forget.jsonl")],
+        retain: vec![dir.join("retain.jsonl")],
         topic: "viggo".to_owned(),
         out: dir.join("probe"),
         encoder: EncoderChoice::Hidden(smoke().join("full"), LAYERS),
         alpha: 0.05,
         false_positives: 0.05,
         gate: Gate::default(),
+        study: Study::default(),
         seed: 1,
     };
     let report = classifier::run(&job).unwrap();

@@ -53,10 +53,14 @@ pub(crate) enum Command {
                       resumes where it was.\nExample: proxy-train pretrain --out /tmp/lab --seed 42"
     )]
     Pretrain(PretrainArgs),
-    /// Train a topic classifier and calibrate its threshold.
+    /// Train a topic classifier, calibrate its threshold, and report what it reaches.
     #[command(
-        after_help = "Example: proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
-                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier"
+        after_help = "Below a gate nothing is promoted: the exit code is 2 and the report is in OUT.rejected.\n\
+                      Examples:\n  proxy-train classifier --forget models/lab/data/forget10.jsonl --retain \
+                      models/lab/data/retain90.jsonl --topic forgotten-authors --out /tmp/classifier\n  \
+                      proxy-train classifier --forget virology_test.csv --retain marketing_test.csv --hard \
+                      college_biology_test.csv --encoder hashed+models/encoder --curve 10,20,50 --min-recall 0.9 \
+                      --at-fpr 0.02 --topic virology --out /tmp/virology"
     )]
     Classifier(ClassifierArgs),
     /// Count what a policy's detectors would treat, as it is and in disguise.
@@ -154,19 +158,37 @@ fn share(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// JSON lines about the topic.
+    /// Questions about the topic: JSON lines, a JSON list, or MMLU's CSV; may be given several times.
+    #[arg(long, required = true)]
+    pub(crate) forget: Vec<PathBuf>,
+    /// Questions about everything else; may be given several times.
+    #[arg(long, required = true)]
+    pub(crate) retain: Vec<PathBuf>,
+    /// Held-out questions about the topic; without any, a fifth of --forget is held out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) test_forget: Vec<PathBuf>,
+    /// Held-out questions about everything else; without any, a fifth of --retain is held out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) test_retain: Vec<PathBuf>,
+    /// Questions near the topic and none of it, which are never trained on and reported apart.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hard: Vec<PathBuf>,
+    /// Train on questions in disguise too (base64, leetspeak, spelled, ...).
     #[arg(long)]
-    pub(crate) forget: PathBuf,
-    /// JSON lines about everything else.
-    #[arg(long)]
-    pub(crate) retain: PathBuf,
+    pub(crate) augment: bool,
+    /// Numbers of forget rows of a learning curve, such as 10,20,50.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',')]
+    pub(crate) curve: Vec<usize>,
+    /// Choices of rows at each point of --curve.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) curve_seeds: u64,
     /// The topic's name.
     #[arg(long)]
     pub(crate) topic: String,
-    /// Folder of the classifier.
+    /// Folder of the classifier and of its report.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// `hashed`, or a folder with `model.onnx` and `tokenizer.json`.
+    /// `hashed`, a folder with `model.onnx` and `tokenizer.json`, or `hashed+FOLDER` for both at once.
     #[arg(long, default_value = "hashed")]
     pub(crate) encoder: String,
     /// The ONNX Runtime library, for an ONNX encoder.
@@ -181,6 +203,9 @@ pub(crate) struct ClassifierArgs {
     /// Leave the folder as it is when the recall on held-out rows is below this.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(crate) min_recall: Option<f64>,
+    /// Take the recall of --min-recall where this share of held-out retain rows is flagged.
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "min_recall")]
+    pub(crate) at_fpr: Option<f64>,
     /// Leave the folder as it is when more than this share of held-out retain rows are flagged.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(crate) max_false_positives: Option<f64>,

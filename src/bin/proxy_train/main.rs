@@ -30,7 +30,7 @@ use unlearn_proxy::lab::World;
 use unlearn_proxy::policy::{Policy, Ruling, best_score, file};
 use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
-use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice, Gate};
+use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice, Gate, Study};
 use unlearn_proxy::train::fusion;
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
 
@@ -102,9 +102,23 @@ fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
 }
 
 fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
-    let encoder = match args.encoder.as_str() {
-        "hashed" => EncoderChoice::Hashed,
-        folder => EncoderChoice::Onnx(PathBuf::from(folder), args.onnxruntime),
+    let encoder = match (args.encoder.as_str(), args.encoder.strip_prefix("hashed+")) {
+        ("hashed", _) => EncoderChoice::Hashed,
+        (_, Some(folder)) => EncoderChoice::Joined(PathBuf::from(folder), args.onnxruntime),
+        (folder, None) => EncoderChoice::Onnx(PathBuf::from(folder), args.onnxruntime),
+    };
+    let study = Study {
+        test_forget: args.test_forget,
+        test_retain: args.test_retain,
+        hard: args.hard,
+        augment: args.augment,
+        curve: args.curve,
+        curve_seeds: args.curve_seeds,
+    };
+    let gate = Gate {
+        min_recall: args.min_recall,
+        at_false_positives: args.at_fpr,
+        max_false_positives: args.max_false_positives,
     };
     let job = ClassifierJob {
         forget: args.forget,
@@ -114,7 +128,8 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
         encoder,
         alpha: args.alpha,
         false_positives: args.false_positives,
-        gate: Gate { min_recall: args.min_recall, max_false_positives: args.max_false_positives },
+        gate,
+        study,
         seed: args.seed,
     };
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())
@@ -122,14 +137,15 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
 
 fn probe(args: ProbeArgs) -> anyhow::Result<String> {
     let job = ClassifierJob {
-        forget: args.forget,
-        retain: args.retain,
+        forget: vec![args.forget],
+        retain: vec![args.retain],
         topic: args.topic,
         out: args.out,
         encoder: EncoderChoice::Hidden(args.model, args.layer),
         alpha: args.alpha,
         false_positives: args.false_positives,
         gate: Gate::default(),
+        study: Study::default(),
         seed: args.seed,
     };
     Ok(unlearn_proxy::train::classifier::run(&job)?.to_markdown())

@@ -1,12 +1,14 @@
-//! What a classifier reaches on rows that it never saw: `report.json` and its Markdown.
+//! What a classifier reaches on rows that it never saw: `report.json`, `report.md` and the ROC figure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::Wordings;
-use super::measure::{calibration_error, flagged, length_matched, recall_at};
+use super::cross::CurvePoint;
+use super::measure::{calibration_error, flagged, length_matched, recall_at, roc, wilson};
+use crate::data::Wordings;
+use crate::data::figure::{Figure, Line};
 use crate::embed::{EmbedError, Manifest};
 use crate::stats::auc;
 use crate::text::disguise;
@@ -14,13 +16,23 @@ use crate::text::disguise;
 /// The report's name in the classifier folder.
 pub const REPORT_FILE: &str = "report.json";
 
+/// The same as Markdown.
+pub const MARKDOWN_FILE: &str = "report.md";
+
+/// Shares of false positives at which recall is reported.
+const RATES: [f64; 2] = [0.01, 0.02];
+
 /// Bins of the calibration error.
 const BINS: usize = 15;
 
 /// Most texts that are read in every disguise and with suffixes: they take twenty looks each.
 const MOST_TEXTS: usize = 200;
 
-/// Sentences without a topic, appended one after the other.
+/// Words that are appended between two looks, and looks at most.
+const SUFFIX_STEP: usize = 5;
+const SUFFIX_LOOKS: usize = 8;
+
+/// Sentences without a topic, appended word after word.
 const HARMLESS: [&str; 5] = [
     "Thank you very much for your help.",
     "I am asking out of curiosity and have all day.",
@@ -36,6 +48,9 @@ pub(super) struct TestRows<'a> {
     pub(super) retain: &'a [Wordings],
     pub(super) forget_scores: &'a [f32],
     pub(super) retain_scores: &'a [f32],
+    /// Files of hard non-targets, with the scores of their texts.
+    pub(super) hard: &'a [(String, Vec<f32>)],
+    pub(super) curve: &'a [CurvePoint],
 }
 
 /// Measurements on the held-out test rows. What could not be measured is NaN, in JSON `null`.
@@ -51,10 +66,16 @@ pub struct HeldOut {
     pub retain_texts: usize,
     /// Share of forget texts that are flagged.
     pub recall: f64,
+    /// Its 95 % interval.
+    pub recall_interval: [f64; 2],
     /// Share of retain texts that are flagged.
     pub false_positive_rate: f64,
-    /// Recall at the threshold that 1 % of the retain texts reach.
-    pub recall_at_one_percent: f64,
+    /// Its 95 % interval.
+    pub false_positive_interval: [f64; 2],
+    /// Recall where 1 and 2 % of the retain texts are flagged.
+    pub recall_at: Vec<AtRate>,
+    /// Neighbours of the topic, which no training had.
+    pub hard: Vec<Hard>,
     /// Area under the ROC curve.
     pub auc: f64,
     /// Expected calibration error, 15 bins of equal width, at the mix of these rows.
@@ -63,8 +84,37 @@ pub struct HeldOut {
     pub length_matched: LengthMatched,
     /// Recall of the classifier alone in every disguise.
     pub disguises: Vec<Slice>,
-    /// What harmless sentences behind a text do.
+    /// What harmless words behind a text do.
     pub suffixes: Suffixes,
+    /// What is learnt from how few rows.
+    pub curve: Vec<CurvePoint>,
+    /// The ROC curve: shares of retain and of forget texts that are flagged, from none to all.
+    #[serde(skip)]
+    pub roc: Vec<(f64, f64)>,
+}
+
+/// Recall at the threshold that a share of the retain texts reaches.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AtRate {
+    /// The share.
+    pub false_positives: f64,
+    /// Share of forget texts that are flagged there.
+    pub recall: f64,
+    /// Its 95 % interval, as if the threshold were known.
+    pub interval: [f64; 2],
+}
+
+/// Texts that are near the topic and none of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hard {
+    /// The file's name.
+    pub name: String,
+    /// How many texts.
+    pub texts: usize,
+    /// Share that is flagged.
+    pub false_positive_rate: f64,
+    /// Its 95 % interval.
+    pub interval: [f64; 2],
 }
 
 /// Forget texts against retain texts of about their length.
@@ -87,14 +137,14 @@ pub struct Slice {
     pub recall: f64,
 }
 
-/// Flagged forget texts with harmless sentences behind them.
+/// Flagged forget texts with harmless words behind them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Suffixes {
     /// Texts that are flagged without a suffix.
     pub texts: usize,
-    /// Share of them that is not flagged with one sentence, with two, and so on.
+    /// Share of them that got through with at most 5 words behind, with at most 10, and so on to 40.
     pub flipped: Vec<f64>,
-    /// Share of them that some number of sentences gets through.
+    /// Share of them that some number of words gets through.
     pub flip_rate: f64,
 }
 
@@ -108,7 +158,7 @@ impl HeldOut {
         let (forget, retain) = (wide(rows.forget_scores), wide(rows.retain_scores));
         let texts: Vec<&str> =
             rows.forget.iter().flatten().map(String::as_str).take(MOST_TEXTS).collect();
-        let looks = texts.len() * (disguise::ALL.len() + 1 + HARMLESS.len());
+        let looks = texts.len() * (disguise::ALL.len() + 1 + SUFFIX_LOOKS);
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} looks, {eta} left")
             .expect("the template is valid");
         let bar = ProgressBar::new(looks as u64).with_style(style);
@@ -116,19 +166,35 @@ impl HeldOut {
             bar.inc(1);
             score(text)
         };
+        let at_rate = |share: &f64| {
+            let recall = recall_at(*share, rows.forget_scores, rows.retain_scores);
+            let interval = wilson(recall, forget.len());
+            AtRate { false_positives: *share, recall, interval }
+        };
+        let hard = |(name, scores): &(String, Vec<f32>)| {
+            let share = flagged(scores, manifest.threshold);
+            let interval = wilson(share, scores.len());
+            let (name, texts) = (name.clone(), scores.len());
+            Hard { name, texts, false_positive_rate: share, interval }
+        };
         let held_out = Self {
             topic: manifest.topic.clone(),
             threshold: manifest.threshold,
             forget_texts: forget.len(),
             retain_texts: retain.len(),
             recall: manifest.recall,
+            recall_interval: wilson(manifest.recall, forget.len()),
             false_positive_rate: manifest.false_positive_rate,
-            recall_at_one_percent: recall_at(0.01, rows.forget_scores, rows.retain_scores),
+            false_positive_interval: wilson(manifest.false_positive_rate, retain.len()),
+            recall_at: RATES.iter().map(at_rate).collect(),
+            hard: rows.hard.iter().map(hard).collect(),
             auc: auc(&forget, &retain),
             calibration_error: calibration_error(rows.forget_scores, rows.retain_scores, BINS),
             length_matched: LengthMatched::measure(rows, &forget, &retain),
             disguises: slices(&texts, manifest.threshold, score)?,
             suffixes: Suffixes::measure(&texts, manifest.threshold, score)?,
+            curve: rows.curve.to_vec(),
+            roc: roc(rows.forget_scores, rows.retain_scores),
         };
         bar.finish_and_clear();
         Ok(held_out)
@@ -139,6 +205,19 @@ impl HeldOut {
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("names are strings");
         text + "\n"
+    }
+
+    /// The ROC curve, beside what guessing reaches.
+    #[must_use]
+    pub fn figure(&self) -> Figure {
+        let guessing = Line { name: "guessing".to_owned(), points: vec![(0.0, 0.0), (1.0, 1.0)] };
+        let name = format!("classifier, AUC {:.4}", self.auc);
+        Figure {
+            title: format!("{}: {} and {} texts", self.topic, self.forget_texts, self.retain_texts),
+            x_label: "share of other texts that are flagged".to_owned(),
+            y_label: "share of the topic's texts that are flagged".to_owned(),
+            lines: vec![Line { name, points: self.roc.clone() }, guessing],
+        }
     }
 }
 
@@ -178,27 +257,25 @@ impl Suffixes {
         threshold: f32,
         score: impl Fn(&str) -> Result<f32, EmbedError>,
     ) -> Result<Self, EmbedError> {
-        let (mut flagged, mut any) = (0usize, 0usize);
-        let mut flipped = [0usize; HARMLESS.len()];
+        let words: Vec<&str> = HARMLESS.iter().flat_map(|it| it.split(' ')).collect();
+        let (mut flagged, mut flipped) = (0usize, [0usize; SUFFIX_LOOKS]);
         for text in texts {
             if score(text)? < threshold {
                 continue;
             }
             flagged += 1;
-            let mut longer = (*text).to_owned();
-            let mut through = false;
-            for (sentence, count) in HARMLESS.iter().zip(&mut flipped) {
-                longer.push(' ');
-                longer.push_str(sentence);
-                let flips = score(&longer)? < threshold;
-                *count += usize::from(flips);
-                through |= flips;
+            for look in 0..SUFFIX_LOOKS {
+                let suffix = words[..SUFFIX_STEP * (look + 1)].join(" ");
+                if score(&format!("{text} {suffix}"))? < threshold {
+                    flipped[look..].iter_mut().for_each(|it| *it += 1);
+                    break;
+                }
             }
-            any += usize::from(through);
         }
-        let share = |count: usize| count as f64 / flagged as f64;
-        let flipped = flipped.iter().map(|it| share(*it)).collect();
-        Ok(Self { texts: flagged, flipped, flip_rate: share(any) })
+        let share = |count: &usize| *count as f64 / flagged as f64;
+        let flipped: Vec<f64> = flipped.iter().map(share).collect();
+        let flip_rate = flipped[SUFFIX_LOOKS - 1];
+        Ok(Self { texts: flagged, flipped, flip_rate })
     }
 }
 
@@ -220,26 +297,44 @@ impl ClassifierReport {
         let Manifest { topic, calibration, .. } = &self.manifest;
         let it = &self.held_out;
         let mut out = format!("`{topic}` in {}\n\n| | |\n|---|---:|\n", self.out.display());
-        let mut row = |name: &str, value: f64| out.push_str(&format!("| {name} | {value:.4} |\n"));
-        row("threshold", f64::from(it.threshold));
-        row(&format!("recall on {} held-out forget texts", it.forget_texts), it.recall);
-        row(
-            &format!("false-positive rate on {} held-out retain texts", it.retain_texts),
-            it.false_positive_rate,
-        );
-        row("miss rate vouched for", calibration.alpha_attained);
-        row("recall at 1 % false positives", it.recall_at_one_percent);
-        row("AUC", it.auc);
-        let matched = &it.length_matched;
-        row(&format!("AUC on {} pairs of equal length", matched.pairs), matched.auc);
-        row(&format!("expected calibration error, {BINS} bins"), it.calibration_error);
-        let Suffixes { texts, flipped, flip_rate } = &it.suffixes;
-        row(
-            &format!("of {texts} flagged texts get through with 1 to 5 harmless sentences behind"),
-            *flip_rate,
-        );
+        let mut row = |name: &str, value: String| out.push_str(&format!("| {name} | {value} |\n"));
+        row("threshold", format!("{:.4}", it.threshold));
+        let name = format!("recall on {} held-out forget texts", it.forget_texts);
+        row(&name, between(it.recall, it.recall_interval));
+        let name = format!("false-positive rate on {} held-out retain texts", it.retain_texts);
+        row(&name, between(it.false_positive_rate, it.false_positive_interval));
+        row("miss rate vouched for", format!("{:.4}", calibration.alpha_attained));
+        for AtRate { false_positives, recall, interval } in &it.recall_at {
+            let name = format!("recall at {} % false positives", 100.0 * false_positives);
+            row(&name, between(*recall, *interval));
+        }
+        row("AUC", format!("{:.4}", it.auc));
+        let LengthMatched { pairs, auc } = &it.length_matched;
+        row(&format!("AUC on {pairs} pairs of equal length"), format!("{auc:.4}"));
+        let name = format!("expected calibration error, {BINS} bins");
+        row(&name, format!("{:.4}", it.calibration_error));
+        let Suffixes { texts, flipped, .. } = &it.suffixes;
         for (at, share) in flipped.iter().enumerate() {
-            row(&format!("with exactly {}", at + 1), *share);
+            let most = SUFFIX_STEP * (at + 1);
+            let name = format!("of {texts} flagged texts get through with {most} harmless words");
+            row(&name, format!("{share:.4}"));
+        }
+        if !it.hard.is_empty() {
+            out.push_str("\n| hard non-targets | texts | false-positive rate |\n|---|---:|---:|\n");
+        }
+        for Hard { name, texts, false_positive_rate, interval } in &it.hard {
+            let share = between(*false_positive_rate, *interval);
+            out.push_str(&format!("| {name} | {texts} | {share} |\n"));
+        }
+        if !it.curve.is_empty() {
+            out.push_str(
+                "\n| forget rows | recall at 1 % false positives | lowest, highest | AUC | choices |\n\
+                 |---:|---:|---:|---:|---:|\n",
+            );
+        }
+        for CurvePoint { rows, seeds, recall, range: [low, high], auc } in &it.curve {
+            let range = format!("{low:.4}, {high:.4}");
+            out.push_str(&format!("| {rows} | {recall:.4} | {range} | {auc:.4} | {seeds} |\n"));
         }
         out.push_str(
             "\n| disguise, read by the classifier alone | texts | recall |\n|---|---:|---:|\n",
@@ -253,4 +348,18 @@ impl ClassifierReport {
         }
         out
     }
+
+    /// Writes `report.json`, `report.md`, `roc.svg` and `roc.png` into a folder that exists.
+    pub(super) fn write(&self, folder: &Path) -> std::io::Result<()> {
+        let figure = self.held_out.figure();
+        std::fs::write(folder.join(REPORT_FILE), self.held_out.to_json())?;
+        std::fs::write(folder.join(MARKDOWN_FILE), self.to_markdown())?;
+        std::fs::write(folder.join("roc.svg"), figure.to_svg())?;
+        std::fs::write(folder.join("roc.png"), figure.to_png())
+    }
+}
+
+/// A share and its interval.
+fn between(share: f64, [low, high]: [f64; 2]) -> String {
+    format!("{share:.4} ({low:.4} to {high:.4})")
 }
