@@ -167,7 +167,6 @@ impl ModelConfig {
             "mlp_bias": false,
             "bos_token_id": null,
             "eos_token_id": self.end_tokens,
-            "torch_dtype": "float16",
         })
     }
 

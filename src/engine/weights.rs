@@ -182,8 +182,14 @@ pub fn save(decoder: &Decoder, folder: &Path, dtype: DType) -> Result<(), Engine
     let bytes = safetensors::serialize(&tensors, Some(metadata)).map_err(|it| failed(&it))?;
     fs::write(&partial, bytes).map_err(|it| failed(&it))?;
     fs::rename(&partial, &path).map_err(|it| failed(&it))?;
-    let config =
-        serde_json::to_string_pretty(&decoder.config.to_json()).expect("a configuration is JSON");
+    let mut config = decoder.config.to_json();
+    config["torch_dtype"] = match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
+    .into();
+    let config = serde_json::to_string_pretty(&config).expect("a configuration is JSON");
     let path = folder.join("config.json");
     fs::write(&path, config + "\n").map_err(|it| EngineError::file(&path, it.to_string()))
 }

@@ -1,6 +1,7 @@
 //! Training: the loop, the optimiser, losses, and what is made with them.
 
 pub mod adamw;
+mod changed;
 pub mod checkpoint;
 pub mod classifier;
 pub mod edits;

@@ -17,18 +17,17 @@ pub mod terms;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
+use super::changed::ChangedModel;
 use super::checkpoint::Checkpoint;
 use super::fit::{Schedule, TrainError};
 use super::lora::LoraSettings;
 use super::methods::{Entry, Method, Parameters};
-use crate::embed::sha256_hex;
 use crate::engine::decoder::Decoder;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
@@ -39,15 +38,6 @@ use student::Student;
 
 /// The name of a run's record in its result.
 pub const RECORD_FILE: &str = "unlearn.json";
-
-/// Files of a model folder that are copied when they are there.
-pub(crate) const COMPANIONS: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
 
 /// A run that is asked for.
 #[derive(Debug, Clone)]
@@ -139,11 +129,6 @@ impl Record {
     }
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> TrainError {
-    let path = path.to_owned();
-    move |it| TrainError::Checkpoint { path: path.clone(), message: it.to_string() }
-}
-
 impl UnlearnJob {
     /// Runs to the end, from the checkpoint of the same run when there is one, and writes the new
     /// model with its tokenizer and [`RECORD_FILE`].
@@ -152,11 +137,8 @@ impl UnlearnJob {
     ///
     /// [`TrainError`]; a folder that already holds a model is left alone.
     pub fn run(&self) -> Result<Record, TrainError> {
-        let result = self.out.join("model.safetensors");
-        if result.exists() {
-            let message = format!("{} exists; choose another `--out`", result.display());
-            return Err(TrainError::Settings(message));
-        }
+        let changed = ChangedModel { from: &self.model, out: &self.out };
+        changed.vacant()?;
         let reference = weights::load(&self.model, &Device::Cpu, DType::F32)?;
         let tokenizer = Tokenizer::read(&self.model, &reference.config.end_tokens)?;
         let source = Source::read(&self.forget, &self.retain)?;
@@ -168,7 +150,8 @@ impl UnlearnJob {
         let mut record =
             self.record(&source, &parameters, method.as_ref(), (&reference, &student))?;
         self.descend(&mut record, &source, &tokenizer, method.as_ref(), (&reference, &student))?;
-        self.write(&student.decoder()?, &record)?;
+        changed.write(&student.decoder()?, RECORD_FILE, &record)?;
+        Checkpoint::new(&self.work()).remove()?;
         Ok(record)
     }
 
@@ -191,9 +174,6 @@ impl UnlearnJob {
         method: &dyn Method,
         (reference, student): (&Decoder, &Student),
     ) -> Result<Record, TrainError> {
-        let single = self.model.join("model.safetensors");
-        let index = self.model.join("model.safetensors.index.json");
-        let file = if single.exists() { single } else { index };
         let trained = student.vars().iter().map(|it| it.1.elem_count()).sum();
         Ok(Record {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,7 +187,7 @@ impl UnlearnJob {
             seed: self.seed,
             lora_rank: self.lora.map(|it| it.rank),
             model: self.model.clone(),
-            model_sha256: sha256_hex(&fs::read(&file).map_err(failed(&file))?),
+            model_sha256: weights::sha256(&self.model)?,
             forget: source.forget_file.clone(),
             retain: source.retain_file.clone(),
             weights: descent::weights(reference),
@@ -267,21 +247,5 @@ impl UnlearnJob {
 
     fn work(&self) -> PathBuf {
         self.out.join(".work")
-    }
-
-    /// The record before the weights: what has a model has its record.
-    fn write(&self, decoder: &Decoder, record: &Record) -> Result<(), TrainError> {
-        fs::create_dir_all(&self.out).map_err(failed(&self.out))?;
-        for name in COMPANIONS {
-            let (from, to) = (self.model.join(name), self.out.join(name));
-            if from.exists() {
-                fs::copy(&from, &to).map_err(failed(&to))?;
-            }
-        }
-        let path = self.out.join(RECORD_FILE);
-        let text = serde_json::to_string_pretty(record).expect("a record is JSON") + "\n";
-        fs::write(&path, text).map_err(failed(&path))?;
-        weights::save(decoder, &self.out, DType::F32)?;
-        Checkpoint::new(&self.work()).remove()
     }
 }

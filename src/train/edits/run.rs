@@ -1,6 +1,5 @@
 //! One run of an edit: a model folder in, another one out, with a record.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
@@ -9,9 +8,9 @@ use serde::Serialize;
 use super::{Edit, Job, facts};
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
+use crate::train::changed::ChangedModel;
 use crate::train::fit::TrainError;
 use crate::train::trainable::Trainable;
-use crate::train::unlearn::COMPANIONS;
 
 /// The name of a run's record in its result.
 pub const RECORD_FILE: &str = "edit.json";
@@ -58,11 +57,6 @@ pub struct Record {
     pub seed: u64,
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> TrainError {
-    let path = path.to_owned();
-    move |it| TrainError::Checkpoint { path: path.clone(), message: it.to_string() }
-}
-
 impl EditJob {
     /// Edits the model and writes the new one in f32 with its tokenizer and [`RECORD_FILE`].
     ///
@@ -70,11 +64,8 @@ impl EditJob {
     ///
     /// [`TrainError`]; a folder that already holds a model is left alone.
     pub fn run(&self) -> Result<Record, TrainError> {
-        let result = self.out.join("model.safetensors");
-        if result.exists() {
-            let message = format!("{} exists; choose another `--out`", result.display());
-            return Err(TrainError::Settings(message));
-        }
+        let changed = ChangedModel { from: &self.model, out: &self.out };
+        changed.vacant()?;
         let load = |folder: &Path| weights::load(folder, &Device::Cpu, DType::F32);
         let model = Trainable::from_decoder(&load(&self.model)?)?;
         let tokenizer = Tokenizer::read(&self.model, &model.decoder.config.end_tokens)?;
@@ -100,28 +91,15 @@ impl EditJob {
             retain_rows: retain.len(),
             seed: self.seed,
         };
-        self.write(&model, &record)?;
+        changed.write(&model.decoder, RECORD_FILE, &record)?;
         Ok(record)
-    }
-
-    /// The record before the weights: what has a model has its record.
-    fn write(&self, model: &Trainable, record: &Record) -> Result<(), TrainError> {
-        fs::create_dir_all(&self.out).map_err(failed(&self.out))?;
-        for name in COMPANIONS {
-            let (from, to) = (self.model.join(name), self.out.join(name));
-            if from.exists() {
-                fs::copy(&from, &to).map_err(failed(&to))?;
-            }
-        }
-        let path = self.out.join(RECORD_FILE);
-        let text = serde_json::to_string_pretty(record).expect("a record is JSON") + "\n";
-        fs::write(&path, text).map_err(failed(&path))?;
-        Ok(weights::save(&model.decoder, &self.out, DType::F32)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::engine::model_config::ModelConfig;
     use crate::train::edits::find;
@@ -156,6 +134,8 @@ mod tests {
         assert_eq!((record.method, record.strength, record.forget_rows), ("needle", 5.0, 1));
         let edited = weights::load(&job.out, &Device::Cpu, DType::F32).unwrap();
         assert_eq!(edited.config.vocab_size, vocab_size);
+        let config = fs::read_to_string(job.out.join("config.json")).unwrap();
+        assert!(config.contains(r#""torch_dtype": "float32""#), "{config}");
         Tokenizer::read(&job.out, &[]).unwrap();
         assert!(job.run().unwrap_err().to_string().contains("exists"));
     }

@@ -1,5 +1,8 @@
 //! Whole runs: every method on a model of a few hundred weights, and one on the lab's.
 
+use std::fs;
+use std::path::Path;
+
 use super::descent::Outcome;
 use super::plan::Draw;
 use super::rows::{Material, Tokens};
