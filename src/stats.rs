@@ -91,6 +91,19 @@ fn exit_probability(n: u64, m: u64, distance: u64) -> f64 {
     row[m as usize]
 }
 
+/// The middle value; NaN of nothing.
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => 0.5 * (values[middle - 1] + values[middle]),
+    }
+}
+
 /// The area under the ROC curve: how often a positive scores above a negative, ties counting half.
 /// NaN where either side is empty or holds NaN.
 #[must_use]
@@ -284,5 +297,12 @@ mod tests {
         assert!((found.high - (0.5 + half)).abs() < 0.005, "{found:?}");
         let constant = bootstrap_mean(&[3.0; 5], 10, 0.9, &mut stream);
         assert_eq!(constant, Interval { low: 3.0, high: 3.0 });
+    }
+
+    #[test]
+    fn median_of_odd_and_even_counts() {
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
+        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-12);
+        assert!(median(&[]).is_nan());
     }
 }

@@ -8,7 +8,7 @@ use super::open_unlearning;
 use super::suite::EvalError;
 use super::tofu::{self, ForgetScores, ModelUtility, RowScores};
 use crate::seed::Stream;
-use crate::stats::{Interval, bootstrap};
+use crate::stats::{Interval, bootstrap, median};
 
 /// What one system scored.
 #[derive(Debug, Clone)]
@@ -41,16 +41,6 @@ pub struct Comparison {
     pub gold: Vec<RowScores>,
     /// What was run, to run it again.
     pub provenance: Value,
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[middle],
-        _ => 0.5 * (values[middle - 1] + values[middle]),
-    }
 }
 
 /// Forget quality of every seed: all rows, rows that restate the name, and the others.
@@ -99,11 +89,13 @@ impl SystemScores {
     }
 }
 
-fn number(value: f64, digits: usize) -> String {
+/// A number for a table.
+pub(super) fn number(value: f64, digits: usize) -> String {
     if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
 }
 
-fn p(value: f64) -> String {
+/// A p value for a table.
+pub(super) fn p(value: f64) -> String {
     if value.is_nan() {
         "n/a".to_owned()
     } else if value < 1e-3 {
@@ -137,9 +129,9 @@ impl Comparison {
                 number(scores.probability, 3),
                 number(scores.rouge_l_recall, 3),
                 number(scores.truth_ratio, 3),
-                p(median(quality.all.clone())),
-                p(median(quality.restating)),
-                p(median(quality.other)),
+                p(median(&quality.all)),
+                p(median(&quality.restating)),
+                p(median(&quality.other)),
                 seeds.join(" "),
                 number(system.utility.value, 4),
             ));
@@ -185,7 +177,7 @@ impl Comparison {
                     "truth_ratio": scores.truth_ratio,
                     "value_probability": scores.value_probability,
                     "forget_quality": {
-                        "median": median(quality.all.clone()), "seeds": quality.all,
+                        "median": median(&quality.all), "seeds": quality.all,
                         "restating": quality.restating, "other": quality.other,
                     },
                     "model_utility": it.utility.value,
@@ -261,12 +253,5 @@ mod tests {
         assert!(!line.contains("NaN") && line.contains("| 0.250 | n/a |"), "{line}");
         assert!(text.contains("n/a of target: not available"), "{text}");
         assert!(!text.contains("n/a of gold"));
-    }
-
-    #[test]
-    fn median_of_odd_and_even_counts() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-12);
-        assert!(median(Vec::new()).is_nan());
     }
 }

@@ -13,8 +13,9 @@ use unlearn_proxy::http::{HttpState, RequestObserver, RequestOutcome, router};
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
 
+/// Records nothing.
 #[derive(Debug)]
-struct Deaf;
+pub(crate) struct Deaf;
 
 impl RequestObserver for Deaf {
     fn request_started(&self) {}

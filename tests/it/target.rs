@@ -11,19 +11,10 @@ use unlearn_proxy::backend::upstream::Upstream;
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{Target, find};
 use unlearn_proxy::eval::suite::Subject;
-use unlearn_proxy::http::{self, HttpState, RequestObserver, RequestOutcome};
+use unlearn_proxy::http::{self, HttpState};
 use unlearn_proxy::lab::World;
 
-#[derive(Debug)]
-struct Deaf;
-
-impl RequestObserver for Deaf {
-    fn request_started(&self) {}
-    fn request_finished(&self, _: RequestOutcome) {}
-    fn render(&self) -> String {
-        String::new()
-    }
-}
+use crate::http::Deaf;
 
 /// Serves a backend that says these pieces, and returns its base URL.
 async fn serve(pieces: &[&str], api_key: Option<&str>) -> String {

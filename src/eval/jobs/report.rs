@@ -14,6 +14,7 @@ use super::summary::{Line, lines};
 use crate::eval::figures::page::Page;
 use crate::eval::figures::{Figure, cost, heat, ratios, relearning, scatter};
 use crate::eval::metrics::report::write_both;
+use crate::eval::report::{number, p};
 use crate::eval::suite::EvalError;
 
 /// What every reader has to know.
@@ -61,11 +62,6 @@ pub fn title_of(job: &str) -> Option<String> {
     Some(table.get("title")?.as_str()?.to_owned())
 }
 
-/// A cell: `n/a` where nothing was measured.
-fn number(value: f64, digits: usize) -> String {
-    if value.is_nan() { "n/a".to_owned() } else { format!("{value:.digits$}") }
-}
-
 fn estimate(it: &Estimate) -> String {
     if it.value.is_nan() {
         return "n/a".to_owned();
@@ -74,16 +70,6 @@ fn estimate(it: &Estimate) -> String {
         return number(it.value, 3);
     }
     format!("{:.3} ({:.3} to {:.3})", it.value, it.low, it.high)
-}
-
-fn p_value(value: f64) -> String {
-    if value.is_nan() {
-        "n/a".to_owned()
-    } else if value < 1e-3 {
-        format!("{value:.1e}")
-    } else {
-        format!("{value:.3}")
-    }
 }
 
 fn large(value: f64) -> String {
@@ -155,13 +141,13 @@ impl Report {
                 format!("{}: {}, gold {}", attack.name, count(attack.leaked), count(attack.gold))
             });
             let per_seed: Vec<String> =
-                it.forget_quality.iter().map(|p| p_value(p.unwrap_or(f64::NAN))).collect();
+                it.forget_quality.iter().map(|it| p(it.unwrap_or(f64::NAN))).collect();
             rows.push(vec![
                 it.label.clone(),
                 it.kind.as_str().to_owned(),
                 it.seeds.len().to_string(),
                 estimate(&it.leak),
-                p_value(it.forget_quality_median),
+                p(it.forget_quality_median),
                 per_seed.join(" "),
                 estimate(&it.utility),
                 estimate(&it.utility_gain),

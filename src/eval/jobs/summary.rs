@@ -7,7 +7,7 @@ use super::grid::{Bound, Kind};
 use super::intervals::{Estimate, crossed, utility, utility_gain, wilson};
 use super::result::{Asked, Count, Found, Measured, PointResult, Status, Timing, Training, number};
 use crate::eval::metrics::membership::privleak;
-use crate::stats::{auc, ks_two_sample, mean};
+use crate::stats::{auc, ks_two_sample, mean, median};
 
 /// A black-box attack over all seeds.
 #[derive(Debug, Clone, Serialize)]
@@ -145,19 +145,6 @@ impl Line {
     pub fn worst_attack(&self) -> Option<&AttackLine> {
         let asked = self.attacks.iter().filter(|it| it.chance <= 0.0 && it.leaked.of > 0);
         asked.max_by(|a, b| a.leaked.share().total_cmp(&b.leaked.share()))
-    }
-}
-
-/// The middle value; NaN of nothing.
-#[must_use]
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[middle],
-        _ => 0.5 * (values[middle - 1] + values[middle]),
     }
 }
 
@@ -472,12 +459,5 @@ pub(crate) mod tests {
         let line = lines(&all).pop().unwrap();
         assert!(line.leak.value.is_nan() && line.utility_gain.value.is_nan());
         assert!(serde_json::to_value(&line).unwrap()["leak"]["value"].is_null());
-    }
-
-    #[test]
-    fn median_of_odd_and_even_counts() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-12);
-        assert!(median(&[]).is_nan());
     }
 }
