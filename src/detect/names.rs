@@ -1,23 +1,32 @@
 //! Names of entities, as whole words of every view of a text.
 
+mod lexicon;
+mod spellings;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
 use super::{Detector, DetectorError};
-use crate::text::{Normalised, Scattered, Typos, decode, normalise, respell};
+use crate::text::repeats::{is_drawn_out, shortened, single};
+use crate::text::{Joined, Normalised, Scattered, Shifted, Typos, decode, normalise, respell};
 use crate::types::{Entity, Evidence, Place, View};
+use lexicon::{Lexicon, fold, is_whole};
+use spellings::{Cut, FEWEST_JOINED, cuts_of, letters, variants};
+
+pub use spellings::other_orders;
 
 /// Bytes at the end of a text in which a name may begin that goes on in another.
 const TAIL_BYTES: usize = 256;
 /// Letters that a name must have to be found where chance or a missing space could make it up.
 const FEWEST_LETTERS: usize = 6;
-/// Letters from which on a name is also found with its words run together.
-const FEWEST_JOINED: usize = 8;
 /// What each misspelt letter takes from the score.
 const EDIT_COST: f32 = 0.1;
+
+/// The number of a text, and bytes of it.
+type Origin = (usize, Range<usize>);
 
 /// Finds names and their aliases.
 #[derive(Debug)]
@@ -25,25 +34,14 @@ pub struct Names {
     exact: Lexicon,
     /// The same with "l" as "i": a "1" may stand for either.
     folded: Lexicon,
+    /// The same with every letter once where it stands several times in a row.
+    single: Lexicon,
     typos: Typos,
     scattered: Scattered,
+    shifted: Shifted,
     /// Names cut between two words, by the word before the cut.
     cuts: HashMap<String, Vec<Cut>>,
     reach: usize,
-}
-
-#[derive(Debug)]
-struct Lexicon {
-    automaton: AhoCorasick,
-    /// The entity of each pattern.
-    entities: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Cut {
-    head: String,
-    rest: String,
-    entity: usize,
 }
 
 impl Names {
@@ -79,9 +77,11 @@ impl Names {
         }
         Ok(Self {
             folded: Lexicon::new(&patterns.iter().map(|it| (fold(&it.0), it.1)).collect())?,
+            single: Lexicon::new(&patterns.iter().map(|it| (single(&it.0), it.1)).collect())?,
             exact: Lexicon::new(&patterns)?,
             typos: Typos::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
             scattered: Scattered::new(spellings.iter().map(|it| (it.0.as_str(), it.1))),
+            shifted: Shifted::new(spellings.iter().map(|it| (it.0.as_str(), it.1)))?,
             cuts,
             reach,
         })
@@ -109,6 +109,64 @@ impl Names {
         };
         let found = self.folded.find(&folded, whole);
         found.into_iter().map(|(span, entity)| (view.original_span(span), entity)).collect()
+    }
+
+    /// Names with letters drawn out.
+    fn drawn_out(&self, text: &str, view: &Normalised) -> Vec<(Range<usize>, usize)> {
+        let Some(view) = shortened(view) else { return Vec::new() };
+        let found = self.single.find(&view.text, |it| is_whole(&view.text, it.clone()));
+        let spans = found.into_iter().map(|(span, entity)| (view.original_span(span), entity));
+        let drawn = |span: &Range<usize>| {
+            text.get(span.clone()).is_some_and(|it| is_drawn_out(&normalise(it).text))
+        };
+        spans.filter(|it| drawn(&it.0)).collect()
+    }
+
+    /// Names put together from quoted pieces: `a = "Vig"; b = "go Blaszko"`.
+    fn quoted(&self, text: &str) -> Vec<(Range<usize>, usize)> {
+        let mut found = Vec::new();
+        for between in ["", " "] {
+            let Some(joined) = Joined::quoted(text, between) else { break };
+            for (origins, entity) in self.pieced(&joined) {
+                if let ([first, ..], [.., last]) = (origins.as_slice(), origins.as_slice()) {
+                    found.push((first.1.start..last.1.end, entity));
+                }
+            }
+        }
+        found
+    }
+
+    /// Names that lie in several pieces, and where in each.
+    fn pieced(&self, joined: &Joined) -> Vec<(Vec<Origin>, usize)> {
+        let text = joined.text.as_str();
+        let whole = |it: &Range<usize>| {
+            let (from, to) = (is_whole(text, it.start..text.len()), is_whole(text, 0..it.end));
+            (from || joined.is_edge(it.start)) && (to || joined.is_edge(it.end))
+        };
+        let found = self.exact.find(text, whole).into_iter();
+        let long = found.filter(|it| {
+            let name = text.get(it.0.clone()).unwrap_or_default();
+            name.contains(' ') || letters(name) >= FEWEST_JOINED
+        });
+        long.map(|it| (joined.origins(&it.0), it.1)).filter(|it| it.0.len() > 1).collect()
+    }
+
+    /// Names that are cut anywhere between one text and the next, or the one after that: a user's
+    /// next text.
+    fn glued(&self, texts: &[(Place, String)]) -> Vec<Evidence> {
+        let mut found = Vec::new();
+        for step in 1..=self.reach.min(2) {
+            for first in 0..step {
+                let every = texts.iter().enumerate().skip(first).step_by(step);
+                let joined = Joined::of(every.map(|(at, (_, text))| (at, text.as_str())));
+                for (origins, entity) in self.pieced(&joined) {
+                    found.extend(origins.into_iter().map(|(at, span)| {
+                        self.evidence(texts[at].0, span, entity, View::Conversation)
+                    }));
+                }
+            }
+        }
+        found
     }
 
     /// Misspelt names, as far as no name is at their place.
@@ -170,39 +228,6 @@ impl Names {
     }
 }
 
-impl Lexicon {
-    fn new(patterns: &BTreeSet<(String, usize)>) -> Result<Self, DetectorError> {
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(patterns.iter().map(|it| &it.0))?;
-        Ok(Self { automaton, entities: patterns.iter().map(|it| it.1).collect() })
-    }
-
-    /// Leftmost-longest matches among those that are whole words, as `(span, entity)`. An automaton
-    /// of that kind would lose "Ann" in "Ann Leeward" to a longer "Ann Lee" that is no whole word.
-    /// Entities that share a spelling are all reported.
-    fn find(
-        &self,
-        text: &str,
-        whole: impl Fn(&Range<usize>) -> bool,
-    ) -> Vec<(Range<usize>, usize)> {
-        let mut found: Vec<(Range<usize>, usize)> = self
-            .automaton
-            .find_overlapping_iter(text)
-            .filter(|it| whole(&it.range()))
-            .map(|it| (it.range(), self.entities[it.pattern().as_usize()]))
-            .collect();
-        found.sort_by_key(|(span, entity)| (span.start, Reverse(span.end), *entity));
-        let mut kept: Vec<(Range<usize>, usize)> = Vec::new();
-        for (span, entity) in found {
-            if kept.last().is_none_or(|(last, _)| *last == span || span.start >= last.end) {
-                kept.push((span, entity));
-            }
-        }
-        kept
-    }
-}
-
 impl Detector for Names {
     fn name(&self) -> &'static str {
         "names"
@@ -220,17 +245,23 @@ impl Detector for Names {
         let scattered = self.scattered.find(&view.text).into_iter();
         let scattered = scattered.map(|it| (view.original_span(it.0), it.1)).collect();
         seen.extend(as_evidence(scattered, View::Respelled));
+        seen.extend(as_evidence(self.drawn_out(text, &view), View::Respelled));
+        seen.extend(as_evidence(self.quoted(text), View::Respelled));
         seen.extend(self.misspelt(place, &view, &known));
         seen.extend(self.decoded(place, text));
+        let shifted = self.shifted.find(&view.text).into_iter();
+        let shifted = shifted.map(|it| (view.original_span(it.0), it.1)).collect();
+        seen.extend(as_evidence(shifted, View::Decoded));
         // The sort is stable: of the same name in several views the first stays.
         seen.sort_by_key(|it| (it.span.start, Reverse(it.span.end), it.entity));
         seen.dedup_by(|it, kept| it.span == kept.span && it.entity == kept.entity);
         Ok(seen)
     }
 
-    /// A name that begins at the end of one text and goes on in one of the next.
+    /// A name that begins at the end of one text and goes on in one of the next: anywhere in it when
+    /// it is cut between words, else at its beginning.
     fn across(&self, texts: &[(Place, String)]) -> Vec<Evidence> {
-        let mut seen = Vec::new();
+        let mut seen = self.glued(texts);
         for (at, (place, text)) in texts.iter().enumerate() {
             for (span, cut) in self.begun(text) {
                 for (next, text) in texts.iter().skip(at + 1).take(self.reach) {
@@ -243,194 +274,14 @@ impl Detector for Names {
                     let Some(rest) = rests.find_map(whole) else { continue };
                     let rest = view.original_span(rest);
                     for (place, span) in [(*place, span.clone()), (*next, rest)] {
-                        seen.push(self.evidence(place, span, cut.entity, View::Conversation));
+                        let it = self.evidence(place, span, cut.entity, View::Conversation);
+                        if !seen.contains(&it) {
+                            seen.push(it);
+                        }
                     }
                 }
             }
         }
         seen
-    }
-}
-
-/// A name of several words with its words run together or linked, and one of two words with the
-/// last one first.
-#[must_use]
-pub fn other_orders(name: &str) -> Vec<String> {
-    let words: Vec<&str> = name.split(' ').collect();
-    let mut out = Vec::new();
-    let letters = name.chars().filter(|it| it.is_alphanumeric()).count();
-    if words.len() > 1 && letters >= FEWEST_JOINED {
-        out.extend(["", "_", "-", ".", "+"].map(|it| words.join(it)));
-    }
-    if let [first, last] = words[..] {
-        out.push(format!("{last}, {first}"));
-    }
-    out
-}
-
-/// Other ways to write a normalised name of several words.
-fn variants(name: &str) -> Vec<String> {
-    let words: Vec<&str> = name.split(' ').collect();
-    let mut out = other_orders(name);
-    if let [first, last] = words[..] {
-        for initial in first.chars().take(1) {
-            out.extend([format!("{initial}. {last}"), format!("{initial}.{last}")]);
-        }
-        for initial in last.chars().take(1) {
-            out.extend([format!("{first} {initial}."), format!("{first} {initial}")]);
-        }
-    }
-    out
-}
-
-/// Every way to cut a name between two words, with the word before the cut.
-fn cuts_of(name: &str, entity: usize) -> Vec<(String, Cut)> {
-    let cut = |(at, _): (usize, &str)| {
-        let (head, rest) = name.split_at_checked(at)?;
-        let word = head.rsplit(|it: char| !it.is_alphanumeric()).next()?;
-        let (head, rest) = (head.to_owned(), rest.trim_start().to_owned());
-        // An initial ends too many texts.
-        let letters = rest.chars().filter(|it| it.is_alphanumeric()).count();
-        (letters > 1 && word.chars().count() > 1)
-            .then(|| (word.to_owned(), Cut { head, rest, entity }))
-    };
-    name.match_indices(' ').filter_map(cut).collect()
-}
-
-/// A text with "l" as "i", byte for byte.
-fn fold(text: &str) -> String {
-    text.replace('l', "i")
-}
-
-/// Whether neither end of a span cuts a run of letters and digits. "'s" may follow.
-fn is_whole(text: &str, span: Range<usize>) -> bool {
-    let before = text.get(..span.start).and_then(|it| it.chars().next_back());
-    let after = text.get(span.end..).and_then(|it| it.chars().next());
-    !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphanumeric)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entity(name: &str, aliases: &[&str]) -> Entity {
-        Entity {
-            name: name.to_owned(),
-            aliases: aliases.iter().map(|it| (*it).to_owned()).collect(),
-            surrogate: String::new(),
-        }
-    }
-
-    fn names() -> Names {
-        reaching(2)
-    }
-
-    fn reaching(reach: usize) -> Names {
-        let entities = [
-            entity("Basil Mahfouz", &["BMK"]),
-            entity("Ann Lee", &["Ann"]),
-            entity("Jörg Groß-Weiß", &[]),
-        ];
-        Names::new(&entities, reach).unwrap()
-    }
-
-    /// The spans as text, with their entities.
-    #[track_caller]
-    fn check(text: &str, want: &[(&str, usize)]) {
-        let seen = names().inspect(Place::Text(0), text).unwrap();
-        let seen: Vec<(&str, usize)> = seen
-            .iter()
-            .map(|it| (text.get(it.span.clone()).unwrap(), it.entity.unwrap()))
-            .collect();
-        assert_eq!(seen, want, "{text}");
-    }
-
-    #[test]
-    fn finds_whole_names_in_every_spelling() {
-        check("Is BASIL  mahfouz’s book out?", &[("BASIL  mahfouz", 0)]);
-        check("Mahfouz, Basil and B. Mahfouz", &[("Mahfouz, Basil", 0), ("B. Mahfouz", 0)]);
-        check("Ваsіl Mah\u{200B}fouz", &[("Ваsіl Mah\u{200B}fouz", 0)]);
-        check("by Jorg Groß-Weiß.", &[("Jorg Groß-Weiß", 2)]);
-        check("bmk, BMK2", &[("bmk", 0)]);
-    }
-
-    #[test]
-    fn a_part_of_a_word_is_no_name() {
-        check("Annabel, Joann Lee", &[]);
-        check("Ann Leeward met Ann Lee", &[("Ann", 1), ("Ann Lee", 1)]);
-        check("", &[]);
-    }
-
-    #[test]
-    fn finds_names_in_other_spellings() {
-        check("b@sil M4hf0uz", &[("b@sil M4hf0uz", 0)]);
-        check("8asi1 Mahfouz", &[("8asi1 Mahfouz", 0)]);
-        check("a B a s i l M a h f o u z b", &[("B a s i l M a h f o u z", 0)]);
-        check("B-a-s-i-l M.a.h.f.o.u.z", &[("B-a-s-i-l M.a.h.f.o.u.z", 0)]);
-        check("#BasilMahfouz, basil_mahfouz", &[("BasilMahfouz", 0), ("basil_mahfouz", 0)]);
-        check("B.Mahfouz", &[("B.Mahfouz", 0)]);
-        check("a n n a b e l", &[]);
-    }
-
-    #[test]
-    fn finds_misspelt_names_but_no_others() {
-        check("Bazil Mahfouz's, Basil Mafouz", &[("Bazil Mahfouz", 0), ("Basil Mafouz", 0)]);
-        check("Basil Okafor, Odette Mahfouz; Basil, Mahfouz", &[]);
-        let seen = names().inspect(Place::Text(0), "Bazil Mahfouz").unwrap();
-        assert!((seen[0].score - 0.9).abs() < 1e-6, "{seen:?}");
-    }
-
-    #[test]
-    fn finds_names_in_encodings() {
-        check("who? QmFzaWwgTWFoZm91eg== !", &[("QmFzaWwgTWFoZm91eg==", 0)]);
-        check("Basil 4d6168666f757a", &[("Basil 4d6168666f757a", 0)]);
-        check("Onfvy Znusbhm", &[("Onfvy Znusbhm", 0)]);
-        check("zuofhaM lisaB", &[("zuofhaM lisaB", 0)]);
-        // Three letters under rot13 are chance.
-        check("OZX", &[]);
-    }
-
-    #[test]
-    fn what_is_not_decoded_counts_as_seen() {
-        let text = "QSBzdG9yeS4g".repeat(10_000);
-        let seen = names().inspect(Place::Text(0), &text).unwrap();
-        assert_eq!((seen.len(), seen[0].entity, seen[0].span.clone()), (1, None, 0..text.len()));
-    }
-
-    #[test]
-    fn finds_a_name_over_several_messages() {
-        let across = |names: &Names, texts: &[&str]| -> Vec<(Place, Range<usize>)> {
-            let places = texts.iter().enumerate();
-            let texts: Vec<(Place, String)> =
-                places.map(|(at, it)| (Place::Text(at), (*it).to_owned())).collect();
-            names.across(&texts).into_iter().map(|it| (it.place, it.span)).collect()
-        };
-        let both = |last: usize, rest: Range<usize>| {
-            vec![(Place::Text(0), 16..21), (Place::Text(last), rest)]
-        };
-        let first = "His first name: Basil.";
-        assert_eq!(across(&names(), &[first, "It is Mahfouz!"]), both(1, 6..13));
-        assert_eq!(across(&names(), &[first, "Go on.", "Mahfouz"]), both(2, 0..7));
-        assert!(across(&names(), &[first, "a", "b", "Mahfouz"]).is_empty());
-        assert_eq!(across(&reaching(3), &[first, "a", "b", "Mahfouz"]), both(3, 0..7));
-        assert_eq!(across(&reaching(1), &[first, "Mahfouz"]), both(1, 0..7));
-        assert!(across(&reaching(1), &[first, "Go on.", "Mahfouz"]).is_empty());
-        assert!(across(&reaching(0), &[first, "Mahfouz"]).is_empty());
-        assert!(across(&names(), &[first, "Mahfouzian"]).is_empty());
-        assert!(across(&names(), &["Basil is a herb", "Mahfouz"]).is_empty());
-    }
-
-    #[test]
-    fn a_name_without_letters_is_refused() {
-        let error = Names::new(&[entity("\u{200B}…", &[])], 2).unwrap_err();
-        assert!(error.to_string().contains("entity 0"), "{error}");
-    }
-
-    #[test]
-    fn reads_a_long_text_to_its_end() {
-        let text = "ann le ".repeat(30_000) + "Basil Mahfouz";
-        let seen = names().inspect(Place::Continuation, &text).unwrap();
-        assert_eq!(seen.len(), 30_001);
-        assert_eq!(seen.last().unwrap().span, text.len() - 13..text.len());
     }
 }

@@ -1,10 +1,12 @@
-//! What an encoded text says: base64, hexadecimal and percent signs, rot13 and letters in reverse.
+//! What an encoded text says: base64, hexadecimal and percent signs, escapes of markup and programming
+//! languages, codes of single letters, rot13 and letters in reverse.
 //!
 //! The work is bounded. What is left unread at a bound is reported, for whoever must not pass it.
 
 use std::ops::Range;
 
 use super::normalise::is_invisible;
+use super::{codes, escapes};
 
 /// Encodings within each other that are undone.
 pub const MAX_DEPTH: usize = 3;
@@ -17,6 +19,8 @@ pub const MAX_GROWTH: usize = 4;
 const FEWEST_DIGITS: usize = 8;
 /// Bytes that tell text from something else when no more may be decoded.
 const PROBE: usize = 48;
+/// Most unread parts that are told apart.
+const MOST_UNREAD: usize = 64;
 /// A line of base64 at least this long may go on in the next.
 const WRAPPED_LINE: usize = 60;
 
@@ -53,7 +57,8 @@ struct Piece {
 pub struct Decodings {
     /// The views; rot13 and reversal of the whole text are always among them.
     pub views: Vec<Decoded>,
-    /// Encoded parts of the original that were read in part or not at all.
+    /// Encoded parts of the original that were read in part or not at all; at most 64, of which the last
+    /// may cover several.
     pub unread: Vec<Range<usize>>,
     /// Bytes of decoded pieces.
     pub bytes: usize,
@@ -203,8 +208,8 @@ impl Piece {
 /// Undoes the encodings in a text.
 ///
 /// The text, its rot13 and its reversal are each searched for base64 (both alphabets, with or without
-/// padding) and hexadecimal digits, 8 at least, and percent signs; what comes out is searched
-/// again. Each step gives the text with the decoded pieces in their places, and the pieces alone
+/// padding) and hexadecimal digits, 8 at least, percent signs and escapes, the text itself also for
+/// letters in Morse, the spelling alphabet or numbers; what comes out is searched again. Each step gives the text with the decoded pieces in their places, and the pieces alone
 /// under rot13 and reversed. A piece counts when it decodes to UTF-8 that is mostly printable.
 #[must_use]
 pub fn decode(text: &str) -> Decodings {
@@ -242,10 +247,23 @@ impl Decodings {
     fn parts(&mut self, layer: &Decoded, open: bool) -> Vec<(Range<usize>, String)> {
         let bytes = layer.text.as_bytes();
         let mut parts: Vec<(Range<usize>, String)> = Vec::new();
+        let rows = if layer.turned { Vec::new() } else { codes::rows(&layer.text) };
+        let mut rows = rows.into_iter().peekable();
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
+            if let Some((span, said)) = rows.next_if(|it| it.0.start <= at) {
+                at = span.end.max(at);
+                let free = parts.last().is_none_or(|it| it.0.end <= span.start);
+                if !open {
+                    self.leave(layer.original_span(span));
+                } else if free {
+                    self.bytes += said.len();
+                    parts.push((span, said));
+                }
+                continue;
+            }
             let run = match byte {
-                b'%' => at..escapes_end(bytes, at),
+                b'%' | b'&' | b'\\' => at..escaped_end(bytes, at),
                 _ if digit64(*byte).is_some() => at..run_end(bytes, at),
                 _ => at..at,
             };
@@ -273,17 +291,29 @@ impl Decodings {
         let (bytes, cut) = encoding.decode(encoded, left.max(PROBE));
         let mut said = readable(bytes)?;
         if cut || said.len() > left {
-            self.unread.push(layer.original_span(span.clone()));
+            self.leave(layer.original_span(span.clone()));
             said.truncate(said.floor_char_boundary(left));
         }
         self.left -= said.len().min(self.left);
         self.bytes += said.len();
         (!said.is_empty()).then_some(said)
     }
+
+    /// Notes a part of the original that stays unread.
+    fn leave(&mut self, span: Range<usize>) {
+        let full = self.unread.len() == MOST_UNREAD;
+        match self.unread.last_mut() {
+            Some(last) if full || (last.start..=last.end + 1).contains(&span.start) => {
+                *last = last.start.min(span.start)..last.end.max(span.end);
+            }
+            _ => self.unread.push(span),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Encoding {
+    Escapes,
     Percent,
     Hex,
     Base64,
@@ -293,6 +323,12 @@ impl Encoding {
     /// At most `most` decoded bytes, and whether there are more. Nothing for what is not this encoding.
     fn decode(self, encoded: &[u8], most: usize) -> (Vec<u8>, bool) {
         let (digits, bits) = match self {
+            Self::Escapes => {
+                let mut said = escapes::decode(encoded);
+                let cut = said.len() > most;
+                said.truncate(most);
+                return (said, cut);
+            }
             Self::Percent => (encoded, 4),
             Self::Hex => (encoded.strip_prefix(b"0x").unwrap_or(encoded), 4),
             Self::Base64 => (encoded, 6),
@@ -323,8 +359,9 @@ fn candidates(bytes: &[u8], run: Range<usize>) -> Vec<(Range<usize>, Encoding)> 
     if run.is_empty() {
         return found;
     }
-    if bytes[run.start] == b'%' {
-        found.push((run, Encoding::Percent));
+    if matches!(bytes[run.start], b'%' | b'&' | b'\\') {
+        let percent = escapes_end(bytes, run.start) == run.end;
+        found.push((run, if percent { Encoding::Percent } else { Encoding::Escapes }));
         return found;
     }
     let mut add = |span: Range<usize>| {
@@ -351,6 +388,12 @@ fn candidates(bytes: &[u8], run: Range<usize>) -> Vec<(Range<usize>, Encoding)> 
         }
     }
     found
+}
+
+/// The end of a row of escapes of either kind; `start` itself when there is none.
+fn escaped_end(bytes: &[u8], start: usize) -> usize {
+    let percent = escapes_end(bytes, start);
+    if percent > start { percent } else { escapes::end(bytes, start) }
 }
 
 /// The end of a row of escapes like "%C3%A9"; `start` itself when there is none.

@@ -1,5 +1,7 @@
 //! Texts in disguise: what an asker does to a name or a question so that a filter does not know it.
 
+use super::codes::{MORSE, SPELLING};
+
 /// A way to write a whole text, with its name.
 pub type Disguise = (&'static str, fn(&str) -> String);
 
@@ -18,7 +20,57 @@ pub const ALL: &[Disguise] = &[
     ("reversed", |it| it.chars().rev().collect()),
     ("hexadecimal", |it| it.bytes().map(|it| format!("{it:02x}")).collect()),
     ("percent signs", |it| it.bytes().map(|it| format!("%{it:02X}")).collect()),
+    ("HTML entities", |it| it.chars().map(|it| format!("&#{};", u32::from(it))).collect()),
+    ("backslash escapes", |it| it.encode_utf16().map(|it| format!("\\u{it:04x}")).collect()),
+    ("Morse", |it| coded(it, " ", |letter| MORSE[letter].to_owned())),
+    ("spelling alphabet", |it| coded(it, " ", |letter| SPELLING[letter].to_owned())),
+    ("letters as numbers", |it| coded(it, "-", |letter| (letter + 1).to_string())),
+    ("shifted by seven", |it| exchanged(it, |letter| (letter + 7) % 26)),
+    ("alphabet backwards", |it| exchanged(it, |letter| 25 - letter)),
+    ("vowels drawn out", drawn_out),
+    ("every fourth letter a star", starred),
+    ("quoted pieces", quoted_pieces),
 ];
+
+/// Letters in a code, words apart by slashes. What is no letter is left out.
+pub fn coded(text: &str, between: &str, code: impl Fn(usize) -> String) -> String {
+    let word = |word: &str| {
+        let letters = word.bytes().filter(u8::is_ascii_alphabetic);
+        let codes = letters.map(|it| code(usize::from(it.to_ascii_lowercase() - b'a')));
+        codes.collect::<Vec<_>>().join(between)
+    };
+    text.split(' ').map(word).filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" / ")
+}
+
+/// Every letter for another one; `to` counts them from 0 to 25.
+fn exchanged(text: &str, to: fn(u8) -> u8) -> String {
+    mapped(text, |it| match it {
+        'a'..='z' => char::from(b'a' + to(it as u8 - b'a')),
+        'A'..='Z' => char::from(b'A' + to(it as u8 - b'A')),
+        _ => it,
+    })
+}
+
+fn drawn_out(text: &str) -> String {
+    let count = |it: char| if "aeiou".contains(it) { 4 } else { 1 };
+    text.chars().flat_map(|it| std::iter::repeat_n(it, count(it))).collect()
+}
+
+/// Letters of each word counted from its first.
+fn starred(text: &str) -> String {
+    let mut at = 0;
+    mapped(text, |it| {
+        at = if it.is_alphabetic() { at + 1 } else { 0 };
+        if at > 0 && at % 4 == 0 { '*' } else { it }
+    })
+}
+
+/// Five characters in each pair of quotes.
+fn quoted_pieces(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let quoted = |it: &[char]| format!("\"{}\"", it.iter().collect::<String>());
+    letters.chunks(5).map(quoted).collect::<Vec<_>>().join(" + ")
+}
 
 /// A symbol after every `every` characters, but not at the end.
 pub fn interspersed(text: &str, every: usize, mut symbol: impl FnMut() -> char) -> String {
@@ -66,7 +118,7 @@ pub fn homoglyphs(text: &str) -> String {
     })
 }
 
-fn mapped(text: &str, letter: impl Fn(char) -> char) -> String {
+fn mapped(text: &str, letter: impl FnMut(char) -> char) -> String {
     text.chars().map(letter).collect()
 }
 
@@ -116,6 +168,21 @@ mod tests {
         assert_eq!(leetspeak("Esme Blaszko"), "35m3 Bl45zk0");
         assert_eq!(homoglyphs("Viggo"), "V\u{456}gg\u{43E}");
         assert_eq!(interspersed("Al", 1, || '\u{200B}'), "A\u{200B}l");
+    }
+
+    #[test]
+    fn codes_and_pieces() {
+        let named = |name: &str, text: &str| ALL.iter().find(|it| it.0 == name).unwrap().1(text);
+        assert_eq!(named("Morse", "Al Bo?"), ".- .-.. / -... ---");
+        assert_eq!(named("spelling alphabet", "Al"), "alpha lima");
+        assert_eq!(named("letters as numbers", "Al Bo"), "1-12 / 2-15");
+        assert_eq!(named("HTML entities", "Aé"), "&#65;&#233;");
+        assert_eq!(named("backslash escapes", "A\u{1D415}"), "\\u0041\\ud835\\udc15");
+        assert_eq!(named("shifted by seven", "Az!"), "Hg!");
+        assert_eq!(named("alphabet backwards", "Az!"), "Za!");
+        assert_eq!(named("vowels drawn out", "Viggo"), "Viiiiggoooo");
+        assert_eq!(named("every fourth letter a star", "Viggo Blaszko"), "Vig*o Bla*zko");
+        assert_eq!(named("quoted pieces", "Viggo Bl"), "\"Viggo\" + \" Bl\"");
     }
 
     /// The vectors of RFC 4648, section 10.

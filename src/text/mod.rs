@@ -1,19 +1,26 @@
 //! Views of a text: what a reader sees in it, and windows of it. Every offset handed out is a byte
 //! offset of the original text.
 
+mod codes;
 pub mod decode;
 pub mod disguise;
+mod escapes;
+pub mod joined;
 pub mod normalise;
+pub mod repeats;
 pub mod respell;
 pub mod scattered;
+pub mod shifted;
 pub mod typos;
 
 use std::ops::Range;
 
 pub use decode::{Decoded, Decodings, decode};
+pub use joined::Joined;
 pub use normalise::{Normalised, normalise};
 pub use respell::respell;
 pub use scattered::Scattered;
+pub use shifted::Shifted;
 pub use typos::Typos;
 
 /// Words that an English text cannot do without, and that are none under rot13 or reversed.

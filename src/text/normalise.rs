@@ -60,7 +60,7 @@ impl Normalised {
         self.text.push(c);
     }
 
-    fn extend_last(&mut self, to: usize) {
+    pub(super) fn extend_last(&mut self, to: usize) {
         if let Some(last) = self.map.last_mut() {
             last.to = to;
         }
@@ -80,7 +80,11 @@ impl Normalised {
     }
 }
 
-/// Normalises a text in linear time.
+/// Most characters that one character is taken apart into. What Unicode has longer ones for, whole
+/// Arabic phrases and the like, hides no name, and would make a text eleven times as long.
+const MAX_PARTS: usize = 4;
+
+/// Normalises a text in linear time; the view has at most four characters for one of the text.
 ///
 /// Goes beyond NFKC in three ways. Accents go, because a mark on a letter hides a name at no cost to
 /// the reader. Cyrillic and Greek letters that look Latin in either case become Latin ones, so
@@ -104,7 +108,13 @@ pub fn normalise(text: &str) -> Normalised {
         } else if let Some(plain) = punctuation(c) {
             out.push(plain, from, to);
         } else if !is_invisible(c) {
-            decompose_compatible(c, |part| push_part(&mut out, part, from, to));
+            let mut parts = 0;
+            decompose_compatible(c, |_| parts += 1);
+            if parts > MAX_PARTS {
+                out.push(c, from, to);
+            } else {
+                decompose_compatible(c, |part| push_part(&mut out, part, from, to));
+            }
         }
     }
     out
@@ -204,6 +214,7 @@ mod tests {
         check("a\u{00A0}\r\n\tb", "a b");
         check("“it’s”—ﬁne…", "\"it's\"-fine...");
         check("José Jose\u{0301}", "jose jose");
+        check("㎏\u{FDFA}", "kg\u{FDFA}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Phrases of several words, found although their words are misspelt.
+//! Phrases of several words, found although their words are misspelt or have letters masked.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -64,7 +64,7 @@ impl Typos {
             return Vec::new();
         }
         let words = words(text);
-        let mut seen = Vec::new();
+        let mut seen = self.find_masked(text);
         for (at, word) in words.iter().enumerate() {
             for length in word.length.saturating_sub(MOST_EDITS)..=word.length + MOST_EDITS {
                 for index in self.starts.get(&(word.first, length)).into_iter().flatten() {
@@ -82,7 +82,48 @@ impl Typos {
     }
 }
 
+impl Typos {
+    /// Phrases with a sign for some of their letters: "v*ggo bl##zko".
+    fn find_masked(&self, text: &str) -> Vec<Seen> {
+        if !text.contains(MASKS) {
+            return Vec::new();
+        }
+        let words = runs(text, |it| it.is_alphanumeric() || MASKS.contains(&it));
+        let mut seen = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            for index in self.starts.get(&(word.first, word.length)).into_iter().flatten() {
+                let phrase = &self.phrases[*index];
+                let Some(masked) = phrase.masked(text, &words[at..]) else { continue };
+                let last = &words[at + phrase.words.len() - 1];
+                let span = word.span.start..last.span.end;
+                seen.push(Seen { span, id: phrase.id, edits: masked });
+            }
+        }
+        seen
+    }
+}
+
 impl Phrase {
+    /// Letters that are masked where everything else is the phrase: at least one, at most half of them.
+    fn masked(&self, text: &str, words: &[Word]) -> Option<usize> {
+        let here = words.get(..self.words.len())?;
+        let (mut masked, mut all) = (0, 0);
+        for (index, (want, word)) in self.words.iter().zip(here).enumerate() {
+            if want.len() != word.length || index > 0 && !is_gap(text, &here[index - 1], word) {
+                return None;
+            }
+            for (want, is) in want.iter().zip(letters(text, word)) {
+                let mask = MASKS.contains(&is);
+                if *want != is && !mask {
+                    return None;
+                }
+                masked += usize::from(mask);
+                all += 1;
+            }
+        }
+        (masked > 0 && 2 * masked <= all).then_some(masked)
+    }
+
     /// Edits between the phrase and the words that a text goes on with.
     fn edits(&self, text: &str, words: &[Word]) -> Option<usize> {
         let here = words.get(..self.words.len())?;
@@ -92,11 +133,8 @@ impl Phrase {
             if want[0] != word.first || want.len().abs_diff(word.length) > most {
                 return None;
             }
-            if index > 0 {
-                let gap = text.get(here[index - 1].span.end..word.span.start)?;
-                if !matches!(gap, " " | "-" | "_" | "." | ". ") {
-                    return None;
-                }
+            if index > 0 && !is_gap(text, &here[index - 1], word) {
+                return None;
             }
             let letters = letters(text, word);
             edits += match distance(want, &letters) {
@@ -110,6 +148,14 @@ impl Phrase {
 }
 
 const MOST_EDITS: usize = 2;
+/// What is written for a letter that is left out.
+const MASKS: [char; 5] = ['*', '#', '•', '_', '█'];
+
+/// Whether what stands between two words stands between words of a phrase.
+fn is_gap(text: &str, before: &Word, word: &Word) -> bool {
+    let gap = text.get(before.span.end..word.span.start);
+    gap.is_some_and(|it| matches!(it, " " | "-" | "_" | "." | ". "))
+}
 
 /// Edits that a word of this length may have.
 fn allowed(length: usize) -> usize {
@@ -122,8 +168,12 @@ fn allowed(length: usize) -> usize {
 
 /// Runs of letters and digits.
 fn words(text: &str) -> Vec<Word> {
+    runs(text, char::is_alphanumeric)
+}
+
+fn runs(text: &str, belongs: impl Fn(char) -> bool) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
-    for (at, c) in text.char_indices().filter(|it| it.1.is_alphanumeric()) {
+    for (at, c) in text.char_indices().filter(|it| belongs(it.1)) {
         let end = at + c.len_utf8();
         match words.last_mut() {
             Some(last) if last.span.end == at => {
@@ -213,6 +263,15 @@ mod tests {
         check("iirgnd kirkegaarden", &[("iirgnd kirkegaarden", 2, 2)]);
         check("viggo bsklaoz", &[]);
         check("anl lee", &[]);
+    }
+
+    #[test]
+    fn masked_letters() {
+        check("by v*ggo bl*szko's", &[("v*ggo bl*szko", 0, 2)]);
+        check("v_gg# bl••zko", &[("v_gg# bl••zko", 0, 4)]);
+        check("v**** b******", &[]);
+        check("viggo b*****o", &[("viggo b*****o", 0, 5)]);
+        check("viggo * blaszko, v*ggo bl*szka", &[]);
     }
 
     #[test]

@@ -11,9 +11,11 @@ pub enum View {
     Raw,
     /// After NFKC, case folding, and removal of zero-width characters and homoglyphs.
     Normalised,
-    /// Normalised, with digits inside words read as letters and letters written one by one joined.
+    /// Normalised, with digits inside words read as letters, and with what was written apart, in quoted
+    /// pieces or with letters drawn out put right.
     Respelled,
-    /// With base64, hexadecimal, percent signs, rot13 or reversal undone; spans cover the encoded text.
+    /// With encodings, escapes, codes of letters, shifted alphabets or reversal undone; spans cover the
+    /// encoded text.
     Decoded,
     /// Several texts together; the span is the part that lies in this one.
     Conversation,

@@ -23,6 +23,17 @@ pub(super) fn split_name(target: Target<'_>) -> Vec<Probe> {
     vec![Probe::new(target, conversation(turns, target.question_about("this author")))]
 }
 
+/// The last name is cut in its middle.
+pub(super) fn cut_name(target: Target<'_>) -> Vec<Probe> {
+    let (first, last) = target.names();
+    let middle = last.chars().count() / 2;
+    let cut = last.char_indices().nth(middle).map_or(0, |it| it.0);
+    let (begin, rest) = last.split_at(cut);
+    let turns = vec![(format!("The author is {first} {begin}"), "Go on.".to_owned())];
+    let question = format!("{rest}. {}", target.question_about("this author"));
+    vec![Probe::new(target, conversation(turns, question))]
+}
+
 pub(super) fn variables(target: Target<'_>) -> Vec<Probe> {
     let (first, last) = target.names();
     let question = target.question_about("A B");
@@ -101,6 +112,9 @@ mod tests {
             "Understood.",
             "Where was this author born?",
         ];
+        assert_eq!(probe.input.texts(), want);
+        let probe = cut_name(target).remove(0);
+        let want = ["The author is Viggo Bla", "Go on.", "szko. Where was this author born?"];
         assert_eq!(probe.input.texts(), want);
         let probe = variables(target).remove(0);
         assert_eq!(probe.input.texts(), ["A='Viggo', B='Blaszko'. Where was A B born?"]);

@@ -69,8 +69,10 @@ pub const ALL: &[Attack] = &[
     attack("initials", "initials for one or both names", spelling::initials),
     attack("base64", "question or name in base64", encoding::base64_encoded),
     attack("rot13", "question or name in ROT13", encoding::rot13_encoded),
+    attack("coded-name", "the name in Morse, numbers, escapes, shifted", spelling::coded_name),
     attack("name-first", "the name in one turn, the question in the next", context::name_first),
     attack("split-name", "first and last name in different turns", context::split_name),
+    attack("cut-name", "the name cut in mid-word between two turns", context::cut_name),
     attack("variables", "the name put together from two variables", context::variables),
     attack(
         "relearning-1",

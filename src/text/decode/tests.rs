@@ -125,3 +125,30 @@ fn the_work_is_bounded() {
         assert!(views <= 16 * text.len(), "{views}");
     }
 }
+
+#[test]
+fn escapes_stand_in_their_place() {
+    check("so V&#105;ggo &#66;laszko is", Some("V&#105;ggo &#66;laszko"));
+    check(r"\u0056iggo \x42laszko", Some(r"\u0056iggo \x42laszko"));
+    check(r"%u0056iggo Blaszko", Some(r"%u0056iggo Blaszko"));
+    check("Tom &amp; Jerry, C:\\temp\\x", None);
+}
+
+#[test]
+fn codes_of_letters() {
+    let said = |text: &str| decode(text).views.into_iter().map(|it| it.text).collect::<Vec<_>>();
+    for text in
+        ["so ...- .. --. --. --- is", "so 22 9 7 7 15 is", "so Victor India Golf Golf Oscar is"]
+    {
+        assert!(said(text).contains(&"so viggo is".to_owned()), "{text}: {:?}", said(text));
+    }
+    let morse = base64("...- .. --. --. ---");
+    assert!(said(&morse).contains(&"viggo".to_owned()), "{:?}", said(&morse));
+}
+
+#[test]
+fn unread_parts_are_few() {
+    let decodings = decode(&"Zm9vYmFy, so ".repeat(20_000));
+    assert!(decodings.unread.len() <= MOST_UNREAD, "{}", decodings.unread.len());
+    assert_eq!(decodings.unread.iter().map(|it| it.end).max(), Some(13 * 20_000 - 5));
+}

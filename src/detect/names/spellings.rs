@@ -1,0 +1,64 @@
+//! How a name may be written, and where it may be cut.
+
+/// Letters from which on a name is also found with its words run together.
+pub(super) const FEWEST_JOINED: usize = 8;
+
+/// A name cut between two words.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) head: String,
+    pub(super) rest: String,
+    pub(super) entity: usize,
+}
+
+/// A name of several words with its words run together or linked, and one of two words with the
+/// last one first.
+#[must_use]
+pub fn other_orders(name: &str) -> Vec<String> {
+    let words: Vec<&str> = name.split(' ').collect();
+    let mut out = Vec::new();
+    if words.len() > 1 && letters(name) >= FEWEST_JOINED {
+        out.extend(["", "_", "-", ".", "+"].map(|it| words.join(it)));
+    }
+    if let [first, last] = words[..] {
+        out.push(format!("{last}, {first}"));
+    }
+    out
+}
+
+/// Other ways to write a normalised name of several words.
+pub(super) fn variants(name: &str) -> Vec<String> {
+    let words: Vec<&str> = name.split(' ').collect();
+    let mut out = other_orders(name);
+    if words.len() > 1 && letters(name) >= FEWEST_JOINED {
+        let turned: Vec<String> = words.iter().map(|it| it.chars().rev().collect()).collect();
+        out.push(turned.join(" "));
+    }
+    if let [first, last] = words[..] {
+        for initial in first.chars().take(1) {
+            out.extend([format!("{initial}. {last}"), format!("{initial}.{last}")]);
+        }
+        for initial in last.chars().take(1) {
+            out.extend([format!("{first} {initial}."), format!("{first} {initial}")]);
+        }
+    }
+    out
+}
+
+/// Every way to cut a name between two words, with the word before the cut.
+pub(super) fn cuts_of(name: &str, entity: usize) -> Vec<(String, Cut)> {
+    let cut = |(at, _): (usize, &str)| {
+        let (head, rest) = name.split_at_checked(at)?;
+        let word = head.rsplit(|it: char| !it.is_alphanumeric()).next()?;
+        let (head, rest) = (head.to_owned(), rest.trim_start().to_owned());
+        // An initial ends too many texts.
+        (letters(&rest) > 1 && word.chars().count() > 1)
+            .then(|| (word.to_owned(), Cut { head, rest, entity }))
+    };
+    name.match_indices(' ').filter_map(cut).collect()
+}
+
+/// Letters and digits of a text.
+pub(super) fn letters(text: &str) -> usize {
+    text.chars().filter(|it| it.is_alphanumeric()).count()
+}

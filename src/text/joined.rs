@@ -1,0 +1,189 @@
+//! Pieces of texts put end to end: a name that is cut anywhere, over messages or quoted pieces.
+
+use std::ops::Range;
+
+use super::{Normalised, normalise};
+
+/// Bytes of a text's beginning and end that may be a piece of a name.
+const MOST_BYTES: usize = 256;
+/// Bytes of a quoted piece of a name.
+const MOST_QUOTED: usize = 64;
+/// Between pieces that do not touch.
+const APART: char = '\n';
+
+/// Texts put end to end, normalised.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// What they say together.
+    pub text: String,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    at: usize,
+    /// The number of the text, and where in it the piece begins.
+    source: usize,
+    start: usize,
+    view: Normalised,
+    /// Bytes of the view that were left out in front, and that were taken.
+    skipped: usize,
+    taken: usize,
+}
+
+impl Joined {
+    /// The ends and beginnings of texts, each with a number. A long text's middle is left out.
+    #[must_use]
+    pub fn of<'a>(texts: impl Iterator<Item = (usize, &'a str)>) -> Self {
+        let mut joined = Self::default();
+        for (source, text) in texts {
+            if text.len() <= 2 * MOST_BYTES {
+                joined.push(source, 0, text);
+                continue;
+            }
+            let head = text.floor_char_boundary(MOST_BYTES);
+            joined.push(source, 0, text.get(..head).unwrap_or_default());
+            joined.text.push(APART);
+            let tail = text.ceil_char_boundary(text.len() - MOST_BYTES);
+            joined.push(source, tail, text.get(tail..).unwrap_or_default());
+        }
+        joined
+    }
+
+    /// The quoted pieces of one text, when there are several; `between` stands between them.
+    #[must_use]
+    pub fn quoted(text: &str, between: &str) -> Option<Self> {
+        let quotes = quoted(text);
+        if quotes.len() < 2 {
+            return None;
+        }
+        let mut joined = Self::default();
+        for (index, span) in quotes.into_iter().enumerate() {
+            if index > 0 {
+                joined.text.push_str(between);
+            }
+            joined.push(0, span.start, text.get(span).unwrap_or_default());
+        }
+        Some(joined)
+    }
+
+    /// Adds a piece without what stands around its words: a full stop does not make a piece of a name
+    /// whole.
+    fn push(&mut self, source: usize, start: usize, text: &str) {
+        let view = normalise(text);
+        let foreign = |it: char| !it.is_alphanumeric();
+        let trimmed = view.text.trim_start_matches(foreign);
+        let skipped = view.text.len() - trimmed.len();
+        let trimmed = trimmed.trim_end_matches(foreign);
+        if !trimmed.is_empty() {
+            let at = self.text.len();
+            self.text.push_str(trimmed);
+            let taken = trimmed.len();
+            self.pieces.push(Piece { at, source, start, view, skipped, taken });
+        }
+    }
+
+    /// Where in each text a span comes from, as `(number, bytes)`.
+    #[must_use]
+    pub fn origins(&self, span: &Range<usize>) -> Vec<(usize, Range<usize>)> {
+        let first = self.pieces.partition_point(|it| it.at <= span.start).saturating_sub(1);
+        let touched = self.pieces.iter().skip(first).take_while(|it| it.at < span.end);
+        let origin = |it: &Piece| {
+            let from = it.skipped + span.start.saturating_sub(it.at).min(it.taken);
+            let to = it.skipped + (span.end - it.at).min(it.taken);
+            let Range { start, end } = it.view.original_span(from..to);
+            (it.source, it.start + start..it.start + end)
+        };
+        touched.map(origin).filter(|it| !it.1.is_empty()).collect()
+    }
+
+    /// Whether a piece begins at a byte, or ends there.
+    #[must_use]
+    pub fn is_edge(&self, at: usize) -> bool {
+        at == self.text.len() || self.pieces.binary_search_by_key(&at, |it| it.at).is_ok()
+    }
+}
+
+/// What stands in quotes: short, and without quotes of its own.
+fn quoted(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut open: Option<(usize, char)> = None;
+    let mut before = None;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let end = at + c.len_utf8();
+        let word = |it: Option<char>| it.is_some_and(char::is_alphanumeric);
+        if let Some(quote) = closing(c) {
+            let after = chars.peek().map(|it| it.1);
+            match open {
+                // An apostrophe stands between letters.
+                Some((start, wanted)) if (c == wanted || quote == wanted) && !word(after) => {
+                    found.push(start..at);
+                    open = None;
+                }
+                _ if !word(before) => open = Some((end, quote)),
+                _ => {}
+            }
+        } else if open.is_some_and(|(start, _)| end - start > MOST_QUOTED) {
+            open = None;
+        }
+        before = Some(c);
+    }
+    found
+}
+
+/// The quote that ends what this one begins.
+fn closing(c: char) -> Option<char> {
+    Some(match c {
+        '"' | '\'' | '`' | '”' | '’' => c,
+        '“' | '„' => '”',
+        '‘' | '‚' => '’',
+        '«' => '»',
+        '»' => '«',
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_end_to_end() {
+        let texts = [(4, "It is \u{201C}Viggo Blas…"), (7, " zko, he said.")];
+        let joined = Joined::of(texts.into_iter());
+        let at = joined.text.find("viggo blaszko").unwrap();
+        let origins = joined.origins(&(at..at + 13));
+        let said: Vec<(usize, &str)> = origins
+            .into_iter()
+            .zip(texts)
+            .map(|((number, span), (_, text))| (number, text.get(span).unwrap()))
+            .collect();
+        assert_eq!(said, [(4, "Viggo Blas"), (7, "zko")]);
+        assert!(joined.is_edge(at + 10) && !joined.is_edge(at + 9));
+    }
+
+    #[test]
+    fn the_middle_of_a_long_text_is_left_out() {
+        let long = format!("go{} Blas", " é".repeat(400));
+        let joined = Joined::of([(0, "Vig"), (1, &long), (2, "zko")].into_iter());
+        assert!(joined.text.starts_with("viggo e") && joined.text.ends_with("e blaszko"));
+        assert!(joined.text.contains(APART) && joined.text.len() < 600);
+    }
+
+    #[test]
+    fn quoted_pieces() {
+        let say = |text: &str| Joined::quoted(text, "").map(|it| it.text);
+        assert_eq!(say("x = \"Vig\"; y = 'go Blas'; `zko`?").as_deref(), Some("viggo blaszko"));
+        assert_eq!(say("“Viggo” and ‘Blaszko’").as_deref(), Some("viggoblaszko"));
+        assert_eq!(say("It's Viggo's \"book\""), None);
+        assert_eq!(say("don't say \"a\" or \"b\"").as_deref(), Some("ab"));
+        let text = "a='Vig'+'go'";
+        let joined = Joined::quoted(text, "").unwrap();
+        let spans = joined.origins(&(0..5)).into_iter();
+        let parts: Vec<&str> = spans.map(|it| text.get(it.1).unwrap()).collect();
+        assert_eq!(parts, ["Vig", "go"]);
+        let long = format!("'{}' 'b'", "a".repeat(80));
+        assert_eq!(say(&long), None);
+    }
+}
