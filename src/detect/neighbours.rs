@@ -101,10 +101,13 @@ impl Detector for Neighbours {
     }
 
     /// One piece of evidence for the nearest window, whatever its score; none for a text without
-    /// words.
+    /// words. A text of more windows than the encoder is given for one is an error.
     fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError> {
         let mut best: Option<(f32, Range<usize>)> = None;
+        let limit = self.encoder.most_windows();
+        let mut left = limit;
         visit_windows(text, self.size, self.size - self.size / 4, |window, span| {
+            left = left.checked_sub(1).ok_or(EmbedError::TooMany { limit })?;
             let score = self.score(window)?;
             if best.as_ref().is_none_or(|it| score.is_nan() || score > it.0) {
                 best = Some((score, span));
@@ -154,6 +157,10 @@ mod tests {
         fn identity(&self) -> String {
             "compass".to_owned()
         }
+
+        fn most_windows(&self) -> usize {
+            9
+        }
     }
 
     fn near(stored: &[&str], floor: f32) -> Neighbours {
@@ -186,6 +193,17 @@ mod tests {
         check(&near(&["east"], 0.0), text, 1.0, "x east");
         // A stored text too: one of its parts says east.
         check(&near(&["x east x x x"], 0.0), "between", 0.6, "between");
+    }
+
+    /// A text of which a part would stay unread is an error: the policy says what becomes of it.
+    #[test]
+    fn a_text_of_too_many_windows_is_an_error() {
+        let detector = near(&["east"], 0.0);
+        let error = detector.inspect(Place::Text(0), &"x ".repeat(100)).unwrap_err();
+        assert!(error.to_string().contains("classifier or encoder failed"), "{error}");
+        let DetectorError::Classifier(EmbedError::TooMany { limit: 9 }) = error else {
+            panic!("{error:?}")
+        };
     }
 
     #[test]

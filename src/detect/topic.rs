@@ -54,7 +54,8 @@ impl Detector for Topic {
     }
 
     /// One piece of evidence for the most suspicious window of all views, whatever its score; none for
-    /// a text without words. What a view could not be made of counts as seen.
+    /// a text without words. What a view could not be made of counts as seen; a text of more windows
+    /// than the encoder is given for one is an error.
     fn inspect(&self, place: Place, text: &str) -> Result<Vec<Evidence>, DetectorError> {
         let best = most_suspicious_view(&self.scorer, text)?;
         let evidence = |(score, span, view)| Evidence {
@@ -74,10 +75,11 @@ pub(super) fn most_suspicious_view(
     scorer: &Scorer,
     text: &str,
 ) -> Result<Option<(f32, Range<usize>, View)>, DetectorError> {
+    let mut left = scorer.encoder.as_encoder().most_windows();
     let mut all: Vec<(f32, Range<usize>, View)> = Vec::new();
-    all.extend(scorer.score(text)?.map(|it| (it.0, it.1, View::Normalised)));
+    all.extend(scorer.score(text, &mut left)?.map(|it| (it.0, it.1, View::Normalised)));
     if let Some(view) = respell(&normalise(text))
-        && let Some((score, span)) = scorer.score(&view.text)?
+        && let Some((score, span)) = scorer.score(&view.text, &mut left)?
     {
         all.push((score, view.original_span(span), View::Respelled));
     }
@@ -88,7 +90,7 @@ pub(super) fn most_suspicious_view(
         if view.turned && common_words(&view.text) <= plain {
             continue;
         }
-        if let Some((score, span)) = scorer.score(&view.text)? {
+        if let Some((score, span)) = scorer.score(&view.text, &mut left)? {
             all.push((score, view.original_span(span), View::Decoded));
         }
     }

@@ -82,6 +82,11 @@ impl Encoder for Hashed {
         Ok(out)
     }
 
+    /// A window takes microseconds.
+    fn most_windows(&self) -> usize {
+        100_000
+    }
+
     fn identity(&self) -> String {
         format!("hashed-{VERSION}-{}", self.dim)
     }

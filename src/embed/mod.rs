@@ -43,6 +43,11 @@ pub trait Encoder: Debug + Send + Sync {
 
     /// What a classifier must have been trained with to be used with this encoder.
     fn identity(&self) -> String;
+
+    /// Most windows of one text that are read; more would keep a core busy for too long.
+    fn most_windows(&self) -> usize {
+        2048
+    }
 }
 
 /// Why there is no vector or no verdict.
@@ -73,6 +78,12 @@ pub enum EmbedError {
         /// Tokens in the text.
         tokens: usize,
         /// Most tokens.
+        limit: usize,
+    },
+    /// A text, in all its views, has more windows than are read of one.
+    #[error("text has more than {limit} windows, which this encoder would take too long over")]
+    TooMany {
+        /// Most windows.
         limit: usize,
     },
     /// No ONNX Runtime was found or it does not load.

@@ -120,13 +120,22 @@ impl Scorer {
     }
 
     /// The highest score of all windows and sentences and where it was; `None` for a text without
-    /// words. No part of a text goes unread.
+    /// words. No part of a text goes unread. Every window takes one from `left`, which begins as
+    /// [`Encoder::most_windows`].
     ///
     /// # Errors
     ///
-    /// Those of the encoder.
-    pub fn score(&self, text: &str) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
-        most_suspicious(text, |window| self.score_window(window))
+    /// [`EmbedError::TooMany`] when none is left, and those of the encoder.
+    pub fn score(
+        &self,
+        text: &str,
+        left: &mut usize,
+    ) -> Result<Option<(f32, Range<usize>)>, EmbedError> {
+        most_suspicious(text, |window| {
+            let limit = self.encoder.as_encoder().most_windows();
+            *left = left.checked_sub(1).ok_or(EmbedError::TooMany { limit })?;
+            self.score_window(window)
+        })
     }
 
     fn score_window(&self, window: &str) -> Result<f32, EmbedError> {
