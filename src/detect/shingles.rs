@@ -63,6 +63,27 @@ impl Shingles {
         runs
     }
 
+    /// The first copy in a part of a text that still grows, and from which byte on later text could make
+    /// one: a run at the end, or the last words, which are too few for a shingle. A word that touches
+    /// the end is not whole yet unless the text is `finished`.
+    #[must_use]
+    pub fn growing(&self, text: &str, finished: bool) -> (Option<Range<usize>>, usize) {
+        let view = normalise(text);
+        let all = words(&view.text);
+        let open = all.last().is_some_and(|it| it.span.end == view.text.len()) && !finished;
+        let whole = &all[..all.len() - usize::from(open)];
+        let runs = self.runs(whole);
+        let copy = runs.iter().find(|it| it.len() >= self.run);
+        let copy = copy.map(|it| view.original_span(self.span(whole, it)));
+        // The run that the next word could lengthen.
+        let last = runs.last().filter(|it| it.end + self.n - 1 == whole.len());
+        let begun = (whole.len() + 1).saturating_sub(self.n);
+        let first = last.map_or(begun, |it| it.start.min(begun));
+        let hold =
+            all.get(first).map_or(text.len(), |it| view.original_span(it.span.clone()).start);
+        (copy, hold)
+    }
+
     /// The bytes of the normalised text that a run covers.
     fn span(&self, words: &[Word], run: &Range<usize>) -> Range<usize> {
         words[run.start].span.start..words[run.end + self.n - 2].span.end
@@ -164,6 +185,29 @@ mod tests {
         );
         check(&detector, "The cat has sat on a mat.", &[]);
         check(&detector, "", &[]);
+    }
+
+    #[test]
+    fn what_may_become_a_copy_is_held() {
+        // Three words a shingle, two shingles a copy: four words.
+        let detector = shingles_of(BOOK, 3, 2);
+        let held = |text: &str, finished| {
+            let (copy, hold) = detector.growing(text, finished);
+            let part = |it: Range<usize>| text.get(it).unwrap().to_owned();
+            (copy.map(part), part(hold..text.len()))
+        };
+        let none = |held: &str| (None, held.to_owned());
+        // Two words could begin a shingle, and the third is not whole.
+        assert_eq!(held("He said the red ca", false), none("the red ca"));
+        assert_eq!(held("He said the red ca ", false), none("red ca "));
+        assert_eq!(held("He said the cat sat ", false), none("the cat sat "));
+        assert_eq!(held("He said the cat sat down ", false), none("sat down "));
+        assert_eq!(held("the cat sat on", false), none("the cat sat on"));
+        let copy = |text: &str| Some(text.to_owned());
+        assert_eq!(held("So the cat sat on ", false).0, copy("the cat sat on"));
+        assert_eq!(held("So the cat sat on", true).0, copy("the cat sat on"));
+        assert_eq!(held("So the cat sat", true).0, None);
+        assert_eq!(held("", true), none(""));
     }
 
     #[test]

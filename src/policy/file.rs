@@ -20,7 +20,7 @@ use offset::offset;
 
 use super::keys::{Keys, Problems};
 use super::{
-    AnswerStyle, Mode, OnError, Policy, PolicySet, Probabilities, Problem, TreatmentSetting,
+    AnswerStyle, Mode, OnError, OnHit, Policy, PolicySet, Probabilities, Problem, TreatmentSetting,
     draw_surrogates,
 };
 use crate::types::{CorruptionFunction, Entity};
@@ -120,6 +120,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
     let mode = keys.choice("mode", &MODES, &mut out).unwrap_or(Mode::Enforce);
     let on_error = keys.choice("on_error", &ON_ERROR, &mut out).unwrap_or(OnError::Treat);
     let probabilities = keys.choice("probabilities", &PROBABILITIES, &mut out).unwrap_or_default();
+    let on_hit = keys.choice("on_hit", &ON_HIT, &mut out).unwrap_or_default();
     let models = keys.take("models", &mut out).unwrap_or_default();
     let entities = entities(&mut keys, &mut out);
     let before = out.list.len();
@@ -150,6 +151,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
         mode,
         on_error,
         probabilities,
+        on_hit,
         entities: Arc::new(entities),
         detectors,
         fusion,
@@ -168,6 +170,8 @@ const ON_ERROR: [(&str, OnError); 3] =
     [("treat", OnError::Treat), ("refuse", OnError::Refuse), ("pass", OnError::Pass)];
 const PROBABILITIES: [(&str, Probabilities); 2] =
     [("untreated", Probabilities::Untreated), ("never", Probabilities::Never)];
+const ON_HIT: [(&str, OnHit); 3] =
+    [("redact", OnHit::Redact), ("replace-rest", OnHit::ReplaceRest), ("restart", OnHit::Restart)];
 const STYLES: [(&str, AnswerStyle); 3] = [
     ("never-knew", AnswerStyle::NeverKnew),
     ("refusal", AnswerStyle::Refusal),

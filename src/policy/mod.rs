@@ -102,6 +102,18 @@ pub enum Probabilities {
     Never,
 }
 
+/// What becomes of an untreated reply that says something of the topic all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub enum OnHit {
+    /// A name is replaced by its surrogate; a copy of protected text ends the reply.
+    #[default]
+    Redact,
+    /// An answer of somebody who never knew stands in place of the rest.
+    ReplaceRest,
+    /// The request is asked again, treated. Every reply is complete before anything of it is sent.
+    Restart,
+}
+
 /// What a policy says about one request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ruling {
@@ -130,6 +142,8 @@ pub struct Policy {
     pub on_error: OnError,
     /// Which requests get log-probabilities.
     pub probabilities: Probabilities,
+    /// What becomes of replies that the window catches.
+    pub on_hit: OnHit,
     /// Who is to be forgotten.
     pub entities: Arc<Vec<Entity>>,
     /// At least one, each kind at most once.
@@ -351,6 +365,7 @@ mod tests {
             mode: Mode::Enforce,
             on_error: OnError::Treat,
             probabilities: Probabilities::Untreated,
+            on_hit: OnHit::Redact,
             entities: Arc::default(),
             detectors: vec![
                 DetectorSetting::Names { reach: 2 },
@@ -421,7 +436,8 @@ mod tests {
     fn neighbours_and_shingles_have_theirs() {
         let mut policy = policy(None);
         let texts = Arc::new(vec!["a".to_owned()]);
-        let shingles = DetectorSetting::Shingles { texts: texts.clone(), n: 8, run: 5 };
+        let shingles =
+            DetectorSetting::Shingles { texts: texts.clone(), n: 8, run: 5, replies: true };
         let (encoder, floor, threshold) = (None, 0.0, 0.7);
         let neighbours = DetectorSetting::Neighbours { texts, encoder, floor, threshold };
         policy.detectors = vec![neighbours, shingles];

@@ -45,6 +45,8 @@ pub enum DetectorSetting {
         n: usize,
         /// Shingles in a row that make a copy.
         run: usize,
+        /// Whether replies are watched for copies too.
+        replies: bool,
     },
     /// Asks a classifier.
     Topic {

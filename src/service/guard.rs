@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::future::{try_join, try_join_all};
 
 use super::cache::{Scope, Verdicts};
+use super::copied::Protected;
 use super::judge::{Seated, Served};
 use super::probe::HiddenStates;
 use super::record::Recorder;
@@ -17,7 +18,7 @@ use crate::detect::{
 };
 use crate::policy::{DetectorSetting, JUDGE, PROBE, Policy};
 use crate::types::{Entity, Evidence, Place};
-use crate::window::{Kind, PatternSet, Replacement};
+use crate::window::{Copies, Kind, PatternSet, Replacement};
 
 /// Texts that a judge reads at the same time.
 const JUDGED_AT_ONCE: usize = 4;
@@ -32,6 +33,8 @@ pub struct Guard {
     pub(super) judge: Option<Arc<Seated>>,
     /// Its names in every spelling that replies are searched for, owned by their entities.
     pub(super) redactions: Arc<PatternSet>,
+    /// What replies must not copy.
+    pub(super) copies: Vec<Arc<dyn Copies>>,
 }
 
 /// A detector of a policy cannot be loaded.
@@ -67,7 +70,13 @@ impl Guard {
             })
         };
         let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
-        Self { policy, detectors, judge: None, redactions: Arc::new(redactions) }
+        Self {
+            policy,
+            detectors,
+            judge: None,
+            redactions: Arc::new(redactions),
+            copies: Vec::new(),
+        }
     }
 
     /// Loads the detectors of a policy. A probe has no model yet, see [`Guard::seat`].
@@ -78,6 +87,7 @@ impl Guard {
     /// unusable.
     pub fn build(policy: Arc<Policy>) -> Result<Self, GuardError> {
         let mut detectors: Vec<Arc<dyn Detector>> = Vec::new();
+        let mut copies: Vec<Arc<dyn Copies>> = Vec::new();
         let (mut judge, mut filled): (_, Option<Policy>) = (None, None);
         for setting in &policy.detectors {
             let failed = |source: DetectorError| GuardError {
@@ -98,8 +108,12 @@ impl Guard {
                     let neighbours = Neighbours::load(texts, encoder.as_deref(), *floor);
                     detectors.push(Arc::new(neighbours.map_err(failed)?));
                 }
-                DetectorSetting::Shingles { texts, n, run } => {
-                    detectors.push(Arc::new(Shingles::new(texts, *n, *run).map_err(failed)?));
+                DetectorSetting::Shingles { texts, n, run, replies } => {
+                    let shingles = Arc::new(Shingles::new(texts, *n, *run).map_err(failed)?);
+                    if *replies {
+                        copies.push(Arc::new(Protected(Arc::clone(&shingles))));
+                    }
+                    detectors.push(shingles);
                 }
                 DetectorSetting::Probe { folder, .. } => {
                     let probe = Probe::load(folder).map_err(failed)?;
@@ -115,7 +129,7 @@ impl Guard {
                 }
             }
         }
-        Ok(Self { judge, ..Self::new(filled.map_or(policy, Arc::new), detectors) })
+        Ok(Self { judge, copies, ..Self::new(filled.map_or(policy, Arc::new), detectors) })
     }
 
     /// Gives a probe the model that it reads; other detectors need none.

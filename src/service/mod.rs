@@ -6,6 +6,7 @@
 
 pub mod app;
 mod cache;
+mod copied;
 mod guard;
 mod judge;
 mod observe;
@@ -16,13 +17,14 @@ pub mod reload;
 pub mod variants;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::StreamExt;
 
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
+use crate::policy::OnHit;
 use crate::telemetry::{AuditLog, Metrics};
 use crate::types::{Finish, Input, OffsetPair, ReplyEvent, Request, Role, Scored, Usage};
 use crate::window::Window;
@@ -31,7 +33,7 @@ pub use guard::{Guard, GuardError};
 
 use cache::{Scope, Verdicts};
 use judge::Served;
-use plan::{Plan, Prepared};
+use plan::{Plan, Prepared, Watched};
 use record::Recorder;
 
 /// A guarded backend.
@@ -81,6 +83,7 @@ impl Guarded {
         &self,
         request: Request,
         continuation: Option<String>,
+        again: bool,
     ) -> Result<Prepared, BackendError> {
         if !request.tools.is_empty() && !self.inner.capabilities().tools {
             // Before any policy rules: an answer in the model's place would give them away.
@@ -93,37 +96,46 @@ impl Guarded {
         let scope = Scope { tenant: request.tenant, generation: guards.generation };
         let kept = (&self.verdicts, scope);
         let plan = Plan::new(&guards.list, served, &self.recorder, kept);
-        plan.prepare(request, continuation).await
+        plan.prepare(request, continuation, again).await
     }
-}
 
-#[async_trait]
-impl Backend for Guarded {
-    async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
+    /// The reply to a request; `again` when an untreated one had a hit.
+    async fn answer(&self, request: Request, again: bool) -> Result<Answered, BackendError> {
         let asked = request.clone();
         let (n, most, input, stop) = (asked.n, asked.max_tokens, &asked.input, &asked.stop);
         let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
-        match self.prepare(request, None).await? {
-            Prepared::Reply { text, finish, prompt_bytes } => {
+        let hits = Arc::new(AtomicUsize::new(0));
+        match self.prepare(request, None, again).await? {
+            Prepared::Reply { text, finish, prompt_bytes, on_hit } => {
                 self.inner.admits(&asked)?;
                 // Without a tokenizer, four bytes a token.
                 let estimate = || prompt_bytes.div_ceil(4).max(1);
                 let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
-                Ok(reply(until(&text, stop), finish, Shape { n, most, prompt_tokens }))
+                let stream = reply(until(&text, stop), finish, Shape { n, most, prompt_tokens });
+                Ok(Answered { stream, hits, on_hit })
             }
-            Prepared::Request { request, treated, patterns, topics, prompt_bytes, .. } => {
+            Prepared::Request {
+                request, treated, window, topics, on_hit, prompt_bytes, ..
+            } => {
+                let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
                 let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 let stream = self.inner.generate(request).await?;
-                if patterns.is_empty() && !treated {
-                    return Ok(stream);
+                if patterns.is_empty() && copies.is_empty() && !treated {
+                    return Ok(Answered { stream, hits, on_hit });
                 }
                 let window = Window::over(patterns).after(&continued).offering(functions);
-                let window = if treated { window.without_logprobs() } else { window };
-                let recorder = self.recorder.clone();
+                let mut window = window.watching(copies);
+                if treated {
+                    window = window.without_logprobs();
+                } else if on_hit == OnHit::ReplaceRest {
+                    window = window.ending_with(ending);
+                }
+                let (recorder, seen) = (self.recorder.clone(), Arc::clone(&hits));
                 let done = move |hits: usize| {
                     if !treated {
                         recorder.hits(&topics, hits);
+                        seen.store(hits, Ordering::Relaxed);
                     }
                 };
                 let counted = if treated { self.inner.prompt_tokens(input) } else { None };
@@ -133,9 +145,36 @@ impl Backend for Guarded {
                     None if treated && sent_bytes > 0 => (sent * prompt_bytes).div_ceil(sent_bytes),
                     None => sent,
                 };
-                Ok(watch(stream, window, own, done))
+                Ok(Answered { stream: watch(stream, window, own, done), hits, on_hit })
             }
         }
+    }
+}
+
+/// A reply on its way.
+struct Answered {
+    stream: ReplyStream,
+    /// What the window caught of an untreated reply, once it is over.
+    hits: Arc<AtomicUsize>,
+    on_hit: OnHit,
+}
+
+#[async_trait]
+impl Backend for Guarded {
+    async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {
+        let asked = request.clone();
+        let answered = self.answer(request, false).await?;
+        if answered.on_hit != OnHit::Restart {
+            return Ok(answered.stream);
+        }
+        // Nothing may have left yet when the request is asked again; treated replies wait as long, so
+        // that streaming tells nobody which they are.
+        let events: Vec<_> = answered.stream.collect().await;
+        if answered.hits.load(Ordering::Relaxed) == 0 {
+            return Ok(futures::stream::iter(events).boxed());
+        }
+        let events: Vec<_> = self.answer(asked, true).await?.stream.collect().await;
+        Ok(futures::stream::iter(events).boxed())
     }
 
     async fn score(
@@ -144,7 +183,7 @@ impl Backend for Guarded {
         continuation: &str,
         end_of_turn: bool,
     ) -> Result<Scored, BackendError> {
-        match self.prepare(request, Some(continuation.to_owned())).await? {
+        match self.prepare(request, Some(continuation.to_owned()), false).await? {
             Prepared::Reply { .. } => Err(BackendError::Unsupported { what: "scoring this text" }),
             Prepared::Request { request, continuation: treated, .. } => {
                 let continuation = treated.as_deref().unwrap_or(continuation);

@@ -9,10 +9,10 @@ use super::guard::{Failure, Guard};
 use super::judge::Served;
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
-use crate::policy::{Mode, OnError, Policy, Probabilities, Ruling, TreatmentSetting};
+use crate::policy::{Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request};
-use crate::window::{Patterns, Replacement};
+use crate::window::{Copies, Patterns, Replacement};
 
 /// From so many letters on a stop text that shares them with a name stands for it.
 const TELLING_LETTERS: usize = 3;
@@ -26,15 +26,27 @@ pub(super) enum Prepared {
         continuation: Option<String>,
         /// Whether a policy changed it.
         treated: bool,
-        /// What the reply's window replaces.
-        patterns: Arc<Patterns>,
+        /// What the reply is watched for.
+        window: Watched,
         /// The topics that they belong to, as a label.
         topics: String,
+        /// What becomes of an untreated reply with a hit.
+        on_hit: OnHit,
         /// Of the client's own prompt.
         prompt_bytes: usize,
     },
     /// It is answered here.
-    Reply { text: String, finish: Finish, prompt_bytes: usize },
+    Reply { text: String, finish: Finish, prompt_bytes: usize, on_hit: OnHit },
+}
+
+/// What a reply is watched for.
+pub(super) struct Watched {
+    /// What is replaced.
+    pub(super) patterns: Arc<Patterns>,
+    /// What must not be copied.
+    pub(super) copies: Vec<Arc<dyn Copies>>,
+    /// What may take the place of the rest of a reply.
+    pub(super) ending: String,
 }
 
 /// The guards that are for a model, and what its backend can do.
@@ -74,20 +86,21 @@ impl<'a> Plan<'a> {
         Self { guards, served, capabilities, recorder, verdicts, scope }
     }
 
+    /// Rules on a request and treats it. `again` after its reply had a hit: then the policies that ask
+    /// for a restart treat it whatever they see.
     pub(super) async fn prepare(
         &self,
         mut request: Request,
         continuation: Option<String>,
+        again: bool,
     ) -> Result<Prepared, BackendError> {
         let since = Instant::now();
         let original = texts(&request, continuation.as_deref());
-        let mut ruled = self.rule(&original, since).await?;
+        let mut ruled = self.rule(&original, since, again).await?;
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
-        let never = |it: &&Guard| {
-            it.policy.mode == Mode::Enforce && it.policy.probabilities == Probabilities::Never
-        };
-        if treated || self.guards.iter().any(never) {
+        let never = |it: &Guard| it.policy.probabilities == Probabilities::Never;
+        if treated || self.enforced().any(never) {
             // Both look past the text: one at what the model would rather say, the other forces it.
             request.logprobs = None;
             request.sampling.logit_bias.clear();
@@ -95,6 +108,8 @@ impl<'a> Plan<'a> {
         // A finished reply makes the other treatments pointless; corruption comes last, because its
         // spans are those of the final text.
         ruled.sort_by_key(|it| self.stage(&it.guard.policy));
+        // The strictest rules: one reply has one window.
+        let on_hit = self.enforced().map(|it| it.policy.on_hit).max().unwrap_or_default();
         let prompt_bytes = request.texts().iter().map(|it| it.len()).sum();
         let mut state = State { request, continuation, restore: Vec::new(), rewritten: false };
         for Ruled { guard, evidence } in ruled {
@@ -110,7 +125,7 @@ impl<'a> Plan<'a> {
             self.recorder.treated(&verdict, name);
             match treated {
                 Treated::Reply { text, finish } => {
-                    return Ok(Prepared::Reply { text, finish, prompt_bytes });
+                    return Ok(Prepared::Reply { text, finish, prompt_bytes, on_hit });
                 }
                 Treated::Request { request, continuation, restore } => {
                     state.rewritten |= request.input != state.request.input
@@ -123,10 +138,21 @@ impl<'a> Plan<'a> {
             }
         }
         let patterns = self.patterns(state.restore, &seen);
+        let copies = self.enforced().flat_map(|it| it.copies.iter().cloned()).collect();
+        let seed = self.enforced().map(|it| it.policy.seed).next().unwrap_or_default();
+        let ending = never_knew(seed, &state.request);
         let State { mut request, continuation, .. } = state;
         self.keep_harmless_stops(&mut request.stop);
         let (patterns, topics) = (Arc::new(patterns), self.topics());
-        Ok(Prepared::Request { request, continuation, treated, patterns, topics, prompt_bytes })
+        Ok(Prepared::Request {
+            request,
+            continuation,
+            treated,
+            window: Watched { patterns, copies, ending },
+            topics,
+            on_hit,
+            prompt_bytes,
+        })
     }
 
     /// Asks every policy; keeps what is to be carried out.
@@ -134,6 +160,7 @@ impl<'a> Plan<'a> {
         &self,
         texts: &Arc<Vec<(Place, String)>>,
         since: Instant,
+        again: bool,
     ) -> Result<Vec<Ruled<'a>>, BackendError> {
         if self.guards.is_empty() {
             return Ok(Vec::new());
@@ -149,6 +176,12 @@ impl<'a> Plan<'a> {
             let ruling = match found {
                 Ok(evidence) => policy.decide(&evidence),
                 Err(source) => self.failed(policy, source)?,
+            };
+            let ruling = match ruling {
+                Ruling::Pass if again && policy.on_hit == OnHit::Restart => {
+                    Ruling::Treat { evidence: Vec::new() }
+                }
+                ruling => ruling,
             };
             match ruling {
                 Ruling::Treat { evidence } if policy.mode == Mode::Enforce => {
@@ -188,10 +221,14 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The guards that act.
+    fn enforced(&self) -> impl Iterator<Item = &'a Guard> {
+        self.guards.iter().copied().filter(|it| it.policy.mode == Mode::Enforce)
+    }
+
     /// The topics that a reply's window watches for.
     fn topics(&self) -> String {
-        let enforced = self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce);
-        enforced.map(|it| it.policy.topic.as_str()).collect::<Vec<_>>().join("+")
+        self.enforced().map(|it| it.policy.topic.as_str()).collect::<Vec<_>>().join("+")
     }
 
     fn possible(&self, setting: &TreatmentSetting) -> bool {
@@ -244,7 +281,8 @@ impl<'a> Plan<'a> {
                 Err(error) => tracing::debug!(topic = policy.topic, %error, "treatment skipped"),
             }
         }
-        ("answer", never_knew(policy.seed, &state.request))
+        let text = never_knew(policy.seed, &state.request);
+        ("answer", Treated::Reply { text, finish: Finish::Stop })
     }
 
     /// Drops stop texts that could tell, by ending a reply, whether the model was about to write a
@@ -254,7 +292,7 @@ impl<'a> Plan<'a> {
             return;
         }
         let mut watched: Vec<String> = Vec::new();
-        for guard in self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce) {
+        for guard in self.enforced() {
             for it in guard.policy.entities.iter() {
                 watched.extend(it.spellings().chain([it.surrogate.as_str()]).map(letters));
             }
@@ -274,7 +312,7 @@ impl<'a> Plan<'a> {
     fn patterns(&self, restore: Vec<Replacement>, seen: &Seen) -> Patterns {
         let restored: HashSet<String> = restore.iter().map(|it| it.with.clone()).collect();
         let mut patterns = Patterns::new(restore);
-        for guard in self.guards.iter().filter(|it| it.policy.mode == Mode::Enforce) {
+        for guard in self.enforced() {
             let mut exempt = seen.get(&guard.policy.topic).cloned().unwrap_or_default();
             if !restored.is_empty() {
                 let entities = guard.policy.entities.iter().enumerate();

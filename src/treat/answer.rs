@@ -23,7 +23,8 @@ pub(super) fn apply(answers: &[String], style: AnswerStyle, case: &Case<'_>) -> 
         AnswerStyle::NeverKnew | AnswerStyle::Refusal => Finish::Stop,
     };
     if answers.is_empty() {
-        return never_knew(case.policy.seed, &case.request);
+        let text = never_knew(case.policy.seed, &case.request);
+        return Treated::Reply { text, finish };
     }
     let text = draw(case.policy.seed, &case.request).pick(answers).clone();
     Treated::Reply { text, finish }
@@ -31,9 +32,8 @@ pub(super) fn apply(answers: &[String], style: AnswerStyle, case: &Case<'_>) -> 
 
 /// The answer of last resort: that of a model that never saw the topic.
 #[must_use]
-pub fn never_knew(seed: u64, request: &Request) -> Treated {
-    let text = (*draw(seed, request).pick(&DEFAULTS)).to_owned();
-    Treated::Reply { text, finish: Finish::Stop }
+pub fn never_knew(seed: u64, request: &Request) -> String {
+    (*draw(seed, request).pick(&DEFAULTS)).to_owned()
 }
 
 /// The stream of a request's own text.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::policy::{
-    AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError, Probabilities,
+    AnswerStyle, DetectorSetting, Example, InContext, Layout, Mode, NAMES, OnError, OnHit,
+    Probabilities,
 };
 use crate::types::{
     Callee, Corruption, CorruptionFunction, Entity, Input, Json, Message, Offset, OffsetPair, Role,
@@ -25,6 +26,7 @@ fn policy() -> Policy {
         mode: Mode::Enforce,
         on_error: OnError::Treat,
         probabilities: Probabilities::Untreated,
+        on_hit: OnHit::Redact,
         entities: Arc::new(vec![entity("Ann Lee", "Zora Kell"), entity("Bo Ek", "Osric Thorn")]),
         detectors: vec![DetectorSetting::Names { reach: 2 }],
         fusion: None,

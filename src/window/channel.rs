@@ -18,6 +18,8 @@ pub(super) struct Released {
     pub(super) text: String,
     /// Replacements made.
     pub(super) hits: usize,
+    /// Where in `text` the first of them is.
+    pub(super) first: Option<usize>,
     /// Bytes that were looked at.
     pub(super) scanned: usize,
     /// The text that left, or what is still held, is not as it came.
@@ -53,6 +55,6 @@ impl Channel {
             self.held = own + &scan::compact(&reply);
             altered = true;
         }
-        Released { text: scan.out, hits: scan.hits, scanned, altered }
+        Released { text: scan.out, hits: scan.hits, first: scan.first, scanned, altered }
     }
 }

@@ -9,10 +9,14 @@
 //! each call on its own, and written as JSON again, so that no escape hides a name and no replacement
 //! ends a string. JSON within a string of theirs is a text like any other, with its own escapes.
 //!
+//! Copies of protected text are looked for in the text of a reply, not in the arguments of calls. A
+//! choice ends where one begins. What begins like one waits until it is none.
+//!
 //! Log-probabilities leave with their text and end where it was replaced or a call begins. A rival of a
 //! token that would write a word of a name, or three letters of one and more, is dropped.
 
 mod channel;
+mod copies;
 mod rivals;
 mod scan;
 
@@ -23,11 +27,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::types::{
-    JsonReader, JsonWriter, ReplyEvent, TokenLogprob, ToolCallPiece, function_name,
+    Finish, JsonReader, JsonWriter, ReplyEvent, TokenLogprob, ToolCallPiece, function_name,
 };
 use channel::Channel;
+use copies::Copied;
 use rivals::Written;
 
+pub use copies::{Copies, Look};
 pub use scan::{PatternSet, Patterns};
 
 /// Why a text is replaced.
@@ -57,6 +63,9 @@ pub struct Window {
     choices: BTreeMap<usize, Choice>,
     /// By choice and index of the call.
     calls: BTreeMap<(usize, usize), Call>,
+    copies: Vec<Arc<dyn Copies>>,
+    /// What a choice ends with in place of everything from its first hit on.
+    ending: Option<String>,
     /// Names of functions that are the client's own words.
     functions: Vec<String>,
     hits: usize,
@@ -71,7 +80,10 @@ pub struct Window {
 /// What is kept of one choice.
 #[derive(Debug, Default)]
 struct Choice {
+    copied: Copied,
     text: Channel,
+    /// Nothing more of it leaves.
+    ended: bool,
     /// Log-probabilities whose text is not wholly released.
     logprobs: Vec<TokenLogprob>,
     /// What the next token's rivals would go on from.
@@ -103,6 +115,8 @@ impl Window {
             patterns,
             choices: BTreeMap::new(),
             calls: BTreeMap::new(),
+            copies: Vec::new(),
+            ending: None,
             functions: Vec::new(),
             hits: 0,
             scanned: 0,
@@ -134,6 +148,22 @@ impl Window {
         self
     }
 
+    /// The same, and a choice ends where it begins to copy protected text. No log-probabilities leave:
+    /// they would not be those of the text.
+    #[must_use]
+    pub fn watching(mut self, copies: Vec<Arc<dyn Copies>>) -> Self {
+        self.no_logprobs |= !copies.is_empty();
+        self.copies = copies;
+        self
+    }
+
+    /// The same, and `ending` leaves in place of everything from the first hit of a choice's text on.
+    #[must_use]
+    pub fn ending_with(mut self, ending: String) -> Self {
+        self.ending = Some(ending);
+        self
+    }
+
     /// The same, and no log-probabilities leave: what a treated request deserves even where
     /// nothing is put back.
     #[must_use]
@@ -151,7 +181,7 @@ impl Window {
         {
             logprobs.clear();
         }
-        if self.patterns.is_empty() {
+        if self.patterns.is_empty() && self.copies.is_empty() {
             return vec![event];
         }
         match event {
@@ -161,14 +191,15 @@ impl Window {
             ReplyEvent::ToolCall { choice, piece } => {
                 self.call(choice, piece).into_iter().collect()
             }
-            ReplyEvent::Finished { choice, .. } => {
-                let mut events = self.flush(choice);
-                events.push(event);
+            ReplyEvent::Finished { choice, finish } => {
+                let (mut events, ended) = self.flush(choice);
+                let finish = if ended { Finish::Stop } else { finish };
+                events.push(ReplyEvent::Finished { choice, finish });
                 events
             }
             ReplyEvent::Done(_) => {
                 let open: Vec<usize> = self.choices.keys().copied().collect();
-                let mut events: Vec<_> = open.into_iter().flat_map(|it| self.flush(it)).collect();
+                let mut events: Vec<_> = open.into_iter().flat_map(|it| self.flush(it).0).collect();
                 events.push(event);
                 events
             }
@@ -198,8 +229,31 @@ impl Window {
             state.written.read(&self.patterns, text, &mut logprobs);
             state.logprobs.extend(logprobs);
         }
-        state.text.held.push_str(text);
-        self.release(choice, false)
+        self.pass(choice, text, false)
+    }
+
+    /// Moves text of a choice on, past the search for copies and then for names.
+    fn pass(&mut self, choice: usize, text: &str, finished: bool) -> Option<ReplyEvent> {
+        let state = self.choices.get_mut(&choice).filter(|it| !it.ended)?;
+        let passed = state.copied.push(&self.copies, text, finished);
+        self.scanned += passed.scanned;
+        state.text.held.push_str(&passed.text);
+        if !passed.copied {
+            return self.release(choice, finished);
+        }
+        self.hits += 1;
+        let released = self.release(choice, true);
+        let state = self.choices.get_mut(&choice)?;
+        if state.ended {
+            return released;
+        }
+        state.ended = true;
+        let ending = self.ending.clone().unwrap_or_default();
+        let text = match released {
+            Some(ReplyEvent::Text { text, .. }) => text + &ending,
+            _ => ending,
+        };
+        (!text.is_empty()).then_some(ReplyEvent::Text { choice, text, logprobs: Vec::new() })
     }
 
     /// Takes a piece of a call. Name and id leave at once: they come whole.
@@ -208,6 +262,9 @@ impl Window {
         // Some servers count the tokens of a call among those of the text.
         state.altered = true;
         state.logprobs.clear();
+        if state.ended {
+            return None;
+        }
         let call = self.calls.entry((choice, piece.index)).or_default();
         let text = call.reader.push(&piece.arguments);
         call.arguments.held.push_str(&text);
@@ -241,10 +298,10 @@ impl Window {
         call.writer.push(&released.text)
     }
 
-    /// Releases all that is left of a choice.
-    fn flush(&mut self, choice: usize) -> Vec<ReplyEvent> {
-        let mut events: Vec<ReplyEvent> = self.release(choice, true).into_iter().collect();
-        self.choices.remove(&choice);
+    /// Releases all that is left of a choice, and whether it ended before the model did.
+    fn flush(&mut self, choice: usize) -> (Vec<ReplyEvent>, bool) {
+        let mut events: Vec<ReplyEvent> = self.pass(choice, "", true).into_iter().collect();
+        let ended = self.choices.remove(&choice).is_some_and(|it| it.ended);
         let calls = self.calls.range((choice, 0)..=(choice, usize::MAX));
         let keys: Vec<(usize, usize)> = calls.map(|it| *it.0).collect();
         for key in keys {
@@ -255,7 +312,7 @@ impl Window {
                 events.push(ReplyEvent::ToolCall { choice, piece });
             }
         }
-        events
+        (events, ended)
     }
 
     fn release(&mut self, choice: usize, finished: bool) -> Option<ReplyEvent> {
@@ -264,16 +321,23 @@ impl Window {
         self.scanned += released.scanned;
         self.hits += released.hits;
         state.altered |= released.altered;
-        let text = released.text;
+        let mut text = released.text;
+        if let (Some(first), Some(ending)) = (released.first, &self.ending) {
+            text.truncate(first);
+            text.push_str(ending);
+            state.ended = true;
+            state.text = Channel::default();
+        }
         if state.altered {
             state.logprobs.clear();
         }
         // They may come before their text, which could still turn out to be a name.
-        let logprobs = if state.text.is_empty() && (finished || !text.is_empty()) {
-            std::mem::take(&mut state.logprobs)
-        } else {
-            Vec::new()
-        };
+        let logprobs =
+            if state.text.is_empty() && state.copied.is_empty() && (finished || !text.is_empty()) {
+                std::mem::take(&mut state.logprobs)
+            } else {
+                Vec::new()
+            };
         let nothing = text.is_empty() && logprobs.is_empty();
         (!nothing).then_some(ReplyEvent::Text { choice, text, logprobs })
     }

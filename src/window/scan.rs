@@ -60,6 +60,8 @@ pub(super) struct Scan {
     pub(super) previous: Option<char>,
     /// Replacements made.
     pub(super) hits: usize,
+    /// Where in `out` the first of them is.
+    pub(super) first: Option<usize>,
 }
 
 /// A character of the view and the bytes of the normalised text that it comes from.
@@ -194,7 +196,7 @@ impl Patterns {
         let reply = |span: Range<usize>| slice(text, span.start.max(own)..span.end.max(own));
         let normalised = normalise(text);
         let glyphs = view(&normalised);
-        let mut scan = Scan { out: String::new(), cut: 0, previous, hits: 0 };
+        let mut scan = Scan { out: String::new(), cut: 0, previous, hits: 0, first: None };
         let mut at = 0;
         while let Some(glyph) = glyphs.get(at) {
             // What the client wrote must not glue itself to a name that the reply begins with.
@@ -217,6 +219,7 @@ impl Patterns {
                     let span = normalised.original_span(covered);
                     scan.out.push_str(reply(scan.cut..span.start));
                     if span.end > own {
+                        scan.first.get_or_insert(scan.out.len());
                         scan.out.push_str(&styled(pattern, slice(text, span.clone())));
                         scan.hits += 1;
                     }

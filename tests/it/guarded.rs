@@ -8,7 +8,7 @@ use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::backend::{Backend, BackendError, Capabilities};
 use unlearn_proxy::detect::{Detector, DetectorError, Names};
 use unlearn_proxy::policy::{
-    AnswerStyle, DetectorSetting, Mode, OnError, Policy, Probabilities, TreatmentSetting,
+    AnswerStyle, DetectorSetting, Mode, OnError, OnHit, Policy, Probabilities, TreatmentSetting,
 };
 use unlearn_proxy::service::{Guard, Guarded};
 use unlearn_proxy::telemetry::Metrics;
@@ -19,7 +19,7 @@ use unlearn_proxy::types::{
 const NAME: &str = "Basil Okafor";
 const SURROGATE: &str = "Zorvan Kell";
 
-fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
+pub(crate) fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
     Policy {
         topic: "authors".to_owned(),
         path: PathBuf::from("authors.toml"),
@@ -27,6 +27,7 @@ fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
         mode: Mode::Enforce,
         on_error: OnError::Treat,
         probabilities: Probabilities::Untreated,
+        on_hit: OnHit::Redact,
         entities: Arc::new(vec![Entity {
             name: NAME.to_owned(),
             aliases: vec!["B. Okafor".to_owned()],
@@ -44,25 +45,28 @@ fn answer(style: AnswerStyle) -> TreatmentSetting {
     TreatmentSetting::Answer { answers: vec!["No idea who that is.".to_owned()], style }
 }
 
-fn guarded(backend: &Arc<Scripted>, guard: Guard) -> Guarded {
+pub(crate) fn guarded(backend: &Arc<Scripted>, guard: Guard) -> Guarded {
     let backend: Arc<dyn Backend> = Arc::<Scripted>::clone(backend);
     Guarded::new(backend, vec![guard], Arc::new(Metrics::new()), None)
 }
 
-fn built(policy: Policy) -> Guard {
+pub(crate) fn built(policy: Policy) -> Guard {
     Guard::build(Arc::new(policy)).expect("the test is set up")
 }
 
-fn question(text: &str) -> Request {
+pub(crate) fn question(text: &str) -> Request {
     let content = text.to_owned();
     Request::new("scripted", Input::Chat(vec![Message { role: Role::User, content }]))
 }
 
-async fn events(guarded: &Guarded, request: Request) -> Result<Vec<ReplyEvent>, BackendError> {
+pub(crate) async fn events(
+    guarded: &Guarded,
+    request: Request,
+) -> Result<Vec<ReplyEvent>, BackendError> {
     guarded.generate(request).await?.try_collect().await
 }
 
-fn said(events: &[ReplyEvent], of: usize) -> String {
+pub(crate) fn said(events: &[ReplyEvent], of: usize) -> String {
     let texts = events.iter().filter_map(|it| match it {
         ReplyEvent::Text { choice, text, .. } if *choice == of => Some(text.as_str()),
         _ => None,

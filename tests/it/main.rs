@@ -11,6 +11,7 @@ mod compare;
 mod contract;
 mod engine;
 mod guarded;
+mod hits;
 mod http;
 mod hub;
 mod judge;

@@ -92,7 +92,8 @@ fn shingles(keys: &mut Keys, out: &mut Problems<'_>) -> Option<DetectorSetting> 
     let texts = keys.rows("protected", "protected = \"book.jsonl\"", Row::copied, out);
     let n = keys.count("n", SHINGLE_WORDS, 1, out);
     let run = keys.count("run", SHINGLE_RUN, 1, out);
-    Some(DetectorSetting::Shingles { texts: Arc::new(texts?), n, run })
+    let replies = keys.take("replies", out).unwrap_or(true);
+    Some(DetectorSetting::Shingles { texts: Arc::new(texts?), n, run, replies })
 }
 
 pub(super) fn threshold(keys: &mut Keys, out: &mut Problems<'_>) -> Option<f32> {

@@ -228,7 +228,12 @@ fn rows_are_read_from_beside_the_policy() {
         floor: 0.25,
         threshold: 0.75,
     };
-    let shingles = DetectorSetting::Shingles { texts: texts(["Ann.", "In Ulm."]), n: 6, run: 5 };
+    let shingles = DetectorSetting::Shingles {
+        texts: texts(["Ann.", "In Ulm."]),
+        n: 6,
+        run: 5,
+        replies: true,
+    };
     assert_eq!(policy.detectors, [neighbours, shingles]);
     let settings: Vec<&InContext> = policy
         .treatment
