@@ -297,6 +297,9 @@ pub(crate) struct AttackArgs {
     /// The model retrained without the forget set.
     #[arg(long, default_value = "models/lab/retain")]
     pub(crate) gold: PathBuf,
+    /// The same with another seed, the noise floor.
+    #[arg(long)]
+    pub(crate) second_gold: Option<PathBuf>,
     /// Only this attack, or `detectability`; may be given several times.
     #[arg(long = "attack", value_name = "NAME")]
     pub(crate) attacks: Vec<String>,

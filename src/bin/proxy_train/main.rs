@@ -18,6 +18,7 @@ use arguments::{
 use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
 use unlearn_proxy::embed::{Precision, fetch};
+use unlearn_proxy::eval::attacks::report::{GOLD, GUARDED, SECOND_GOLD, TARGET};
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{self as comparison, Splits, System};
@@ -228,10 +229,10 @@ fn system(name: &str, model: &str, backends: Vec<Arc<dyn Backend>>) -> System {
 fn lab_systems(args: &EvalArgs, lab: &Lab) -> anyhow::Result<Vec<System>> {
     let mut systems = vec![
         system("unguarded", MODEL, vec![lab.model.clone()]),
-        system("gold (retrained)", MODEL, vec![local(&args.gold)?]),
+        system(GOLD, MODEL, vec![local(&args.gold)?]),
     ];
     if let Some(folder) = &args.second_gold {
-        systems.push(system("gold, second seed", MODEL, vec![local(folder)?]));
+        systems.push(system(SECOND_GOLD, MODEL, vec![local(folder)?]));
     }
     for (name, treatment) in variants::treatments(&lab.policy, lab.width) {
         // Neither has noise or surrogates to vary.
@@ -250,8 +251,8 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
     let splits = Splits::read(&args.lab.data, &args.lab.forget, args.retain_rows)?;
     let (systems, revision) = match args.target.backend()? {
         Some((backend, model)) => {
-            let gold = system("gold (retrained)", MODEL, vec![local(&args.gold)?]);
-            (vec![system(target::NAME, &model, vec![backend]), gold], None)
+            let gold = system(GOLD, MODEL, vec![local(&args.gold)?]);
+            (vec![system(TARGET, &model, vec![backend]), gold], None)
         }
         None => {
             let lab = Lab::load(&args.lab)?;
@@ -303,20 +304,24 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         bail!("--limit must be at least 1");
     }
     let gold = local(&args.gold)?;
+    let second = args.second_gold.as_deref().map(local).transpose()?;
     let (systems, revision) = match args.target.backend()? {
-        Some((backend, model)) => (vec![(target::NAME, backend, model)], None),
+        Some((backend, model)) => (vec![(TARGET, backend, model)], None),
         None => {
             let lab = Lab::load(&args.lab)?;
             let guarded = lab.under(Arc::new(lab.policy.clone()))?;
             let unguarded = ("unguarded", lab.model, MODEL.to_owned());
-            (vec![unguarded, ("guarded", guarded, MODEL.to_owned())], Some(lab.policy.revision))
+            (vec![unguarded, (GUARDED, guarded, MODEL.to_owned())], Some(lab.policy.revision))
         }
     };
     let world = World::new(args.world_seed);
     let subjects = systems
         .iter()
         .map(|(name, backend, model)| (*name, Subject { backend: backend.as_ref(), model }))
-        .chain([("gold (retrained)", Subject { backend: gold.as_ref(), model: MODEL })]);
+        .chain([(GOLD, Subject { backend: gold.as_ref(), model: MODEL })])
+        .chain(
+            second.iter().map(|it| (SECOND_GOLD, Subject { backend: it.as_ref(), model: MODEL })),
+        );
     let plan = Plan {
         systems: subjects.collect(),
         attacks,

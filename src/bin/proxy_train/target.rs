@@ -10,9 +10,6 @@ use unlearn_proxy::config::process_environment;
 /// The variable that holds the target's API key.
 const KEY: &str = "UNLEARN_TARGET_KEY";
 
-/// The target's row in reports.
-pub(crate) const NAME: &str = "target";
-
 #[derive(Debug, Args)]
 pub(crate) struct TargetArgs {
     /// Measure this server instead of --model and --policy: any OpenAI base URL. Its API key is read

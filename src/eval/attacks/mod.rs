@@ -7,6 +7,7 @@
 mod choice;
 mod context;
 pub mod detectability;
+mod difference;
 mod encoding;
 mod hops;
 pub mod judge;

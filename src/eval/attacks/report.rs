@@ -6,7 +6,17 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::detectability::Detectability;
+use super::difference::{Difference, WITHIN};
 use crate::eval::suite::EvalError;
+
+/// The label of the guarded system.
+pub const GUARDED: &str = "guarded";
+/// The label of a server that somebody else runs.
+pub const TARGET: &str = "target";
+/// The label of the model that was retrained without the forget set.
+pub const GOLD: &str = "gold (retrained)";
+/// The label of the same with another seed.
+pub const SECOND_GOLD: &str = "gold, second seed";
 
 /// Counts of one attack against one system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,6 +38,8 @@ pub struct Tally {
     pub retained_asked: usize,
     /// Those that did.
     pub retained_right: usize,
+    /// Whether each question leaked, in their order.
+    pub by_question: Vec<bool>,
     /// What leaked; in a file of its own.
     #[serde(skip)]
     pub leaks: Vec<Leak>,
@@ -53,6 +65,7 @@ impl Tally {
         self.echoes += other.echoes;
         self.retained_asked += other.retained_asked;
         self.retained_right += other.retained_right;
+        self.by_question.extend(&other.by_question);
         self.leaks.extend(other.leaks.iter().cloned());
     }
 
@@ -128,6 +141,7 @@ impl Report {
                  through the API only.\n",
             );
         }
+        out.push_str(&self.against_gold());
         let mixed =
             self.attacks.iter().filter(|it| it.tallies.iter().any(|it| it.retained_asked > 0));
         let rows: Vec<_> = mixed.map(retained_row).collect();
@@ -148,6 +162,40 @@ impl Report {
                  told apart, 0 and 1 can.\n",
             );
         }
+        out
+    }
+
+    /// How far the guarded system is from gold, and one gold from the other, question by question.
+    fn against_gold(&self) -> String {
+        let at = |label: &str| self.systems.iter().position(|it| it == label);
+        let (Some(guarded), Some(gold)) = (at(GUARDED).or(at(TARGET)), at(GOLD)) else {
+            return String::new();
+        };
+        let of = |attack: &AttackResult, system: usize| {
+            Difference::of(
+                &attack.name,
+                &attack.tallies[system].by_question,
+                &attack.tallies[gold].by_question,
+            )
+        };
+        let second = at(SECOND_GOLD);
+        let row = |attack: &AttackResult| {
+            let difference = of(attack, guarded);
+            let mut row = vec![attack.name.clone(), difference.to_string()];
+            row.extend(second.map(|it| of(attack, it).to_string()));
+            row.push(difference.verdict().to_owned());
+            row
+        };
+        let rows: Vec<Vec<String>> = self.attacks.iter().map(row).collect();
+        let mut columns = vec![self.systems[guarded].clone()];
+        columns.extend(second.map(|_| SECOND_GOLD.to_owned()));
+        columns.push(format!("within {:.0} points", 100.0 * WITHIN));
+        let mut out = String::from("\n");
+        out.push_str(&table("leak rate less gold's", &columns, &rows));
+        out.push_str(
+            "\nThe same questions under both, with the 95 % bootstrap interval over questions. Within: \
+             the interval is (yes), the interval is not (no), or it has both (not shown).\n",
+        );
         out
     }
 
@@ -238,6 +286,16 @@ mod tests {
         let end = "| retained half right | unguarded | guarded |\n|---|---:|---:|\n\
                    | mixed | 1.000 (4/4) | 0.500 (2/4) |\n";
         assert!(text.ends_with(end), "{text}");
+        let mut against = report.clone();
+        against.systems = vec![GUARDED.to_owned(), GOLD.to_owned()];
+        for it in &mut against.attacks[0].tallies {
+            it.by_question = (0..it.questions).map(|at| at < it.leaked).collect();
+        }
+        against.attacks[0].tallies[0].by_question = vec![true; 4];
+        let text = against.to_markdown();
+        let want = "| leak rate less gold's | guarded | within 2 points |\n|---|---:|---:|\n\
+                    | mixed | +1.000 (+1.000 to +1.000) | no |\n";
+        assert!(text.contains(want), "{text}");
         let json = report.to_json();
         assert_eq!(json["attacks"][0]["tallies"][0]["leaked"], 3);
         assert!((report.attacks[0].tallies[0].leak_rate() - 0.75).abs() < 1e-12);

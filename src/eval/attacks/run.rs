@@ -117,6 +117,7 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
         }
     }
     one.rejected = usize::from(rejected == probes.len());
+    one.by_question = vec![one.leaked > 0];
     Ok(one)
 }
 
