@@ -102,7 +102,7 @@ fn report(error: &anyhow::Error) {
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 fn check(config: &Config) -> anyhow::Result<()> {
-    let (policies, _) = app::load_guards(&config.policies)?;
+    let policies = app::check(config)?;
     for policy in &policies.policies {
         println!(
             "{}: topic `{}`, revision {}: fine",

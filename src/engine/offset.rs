@@ -41,6 +41,41 @@ impl Companion {
     }
 }
 
+/// The configuration of a further model that fits the served one: the same vocabulary, and at least
+/// `context` positions. Reads no weights.
+///
+/// # Errors
+///
+/// [`EngineError`] naming the file that is missing or does not fit.
+pub fn fitting(
+    folder: &Path,
+    served: &ModelConfig,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> std::result::Result<ModelConfig, EngineError> {
+    let config = ModelConfig::read(folder)?;
+    let wrong = |file: &str, message: String| {
+        let remedy = "logits can be added over one vocabulary only";
+        EngineError::file(&folder.join(file), format!("{message}; {remedy}"))
+    };
+    let (own, want) = (config.vocab_size, served.vocab_size);
+    if own != want {
+        let message = format!("`vocab_size` is {own}, that of the served model {want}");
+        return Err(wrong("config.json", message));
+    }
+    let theirs = Tokenizer::read(folder, &config.end_tokens)?;
+    if let Some(id) = tokenizer.first_difference(&theirs) {
+        let message = format!("token {id} is another than the served model's");
+        return Err(wrong("tokenizer.json", message));
+    }
+    if config.context_length < context {
+        let own = config.context_length;
+        let message = format!("reads {own} positions, the served model {context}");
+        return Err(EngineError::file(&folder.join("config.json"), message));
+    }
+    Ok(config)
+}
+
 /// The further models of an engine by their folders. A folder is read once and stays in memory.
 #[derive(Debug)]
 pub(super) struct Companions {
@@ -84,26 +119,7 @@ impl Companions {
         served: &ModelConfig,
         tokenizer: &Tokenizer,
     ) -> std::result::Result<Companion, EngineError> {
-        let config = ModelConfig::read(folder)?;
-        let wrong = |file: &str, message: String| {
-            let remedy = "logits can be added over one vocabulary only";
-            EngineError::file(&folder.join(file), format!("{message}; {remedy}"))
-        };
-        let (own, want) = (config.vocab_size, served.vocab_size);
-        if own != want {
-            let message = format!("`vocab_size` is {own}, that of the served model {want}");
-            return Err(wrong("config.json", message));
-        }
-        let theirs = Tokenizer::read(folder, &config.end_tokens)?;
-        if let Some(id) = tokenizer.first_difference(&theirs) {
-            let message = format!("token {id} is another than the served model's");
-            return Err(wrong("tokenizer.json", message));
-        }
-        if config.context_length < self.context {
-            let (own, want) = (config.context_length, self.context);
-            let message = format!("reads {own} positions, the served model {want}");
-            return Err(EngineError::file(&folder.join("config.json"), message));
-        }
+        let config = fitting(folder, served, tokenizer, self.context)?;
         let (device, dtype) = &self.device;
         let decoder = weights::load(folder, device, *dtype)?;
         let (slots, context) = (self.slots, self.context);

@@ -13,6 +13,9 @@ use crate::backend::upstream::Upstream;
 use crate::backend::{Backend, BackendError};
 use crate::config::{Config, ModelSource};
 use crate::engine::error::EngineError;
+use crate::engine::model_config::ModelConfig;
+use crate::engine::offset::fitting;
+use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{Engine, EngineSettings, device, hub};
 use crate::policy::watch::Watch;
 use crate::policy::{Policy, PolicySet, Problem, TreatmentSetting, file};
@@ -97,6 +100,42 @@ pub fn load_guards(folder: &Path) -> Result<(PolicySet, Vec<Guard>), AppError> {
     let policies = file::load_dir(folder).map_err(AppError::Policies)?;
     let guards = policies.policies.iter().cloned().map(Guard::build).collect::<Result<_, _>>()?;
     Ok((policies, guards))
+}
+
+/// Checks what a start would read of the policies, without the models' weights: the files, the
+/// detectors, and whether the models of `offset` fit the served one.
+///
+/// # Errors
+///
+/// [`AppError`] as [`build`] would have it.
+pub fn check(config: &Config) -> Result<PolicySet, AppError> {
+    let (policies, _) = load_guards(&config.policies)?;
+    let ModelSource::Local { folder, id } = &config.model else { return Ok(policies) };
+    let mut served: Option<(ModelConfig, Tokenizer)> = None;
+    for policy in policies.policies.iter().filter(|it| it.applies_to(id)) {
+        for it in &policy.treatment {
+            let TreatmentSetting::Offset(offset) = it else { continue };
+            let (model, tokenizer) = match &mut served {
+                Some(read) => read,
+                None => served.insert(served_model(folder)?),
+            };
+            let context = EngineSettings::default().context.min(model.context_length);
+            for folder in [&offset.pair.expert, &offset.pair.anti_expert] {
+                fitting(folder, model, tokenizer, context).map_err(|source| AppError::Offset {
+                    path: policy.path.clone(),
+                    source: source.into(),
+                })?;
+            }
+        }
+    }
+    Ok(policies)
+}
+
+fn served_model(folder: &Path) -> Result<(ModelConfig, Tokenizer), EngineError> {
+    let folder = hub::resolve(folder)?;
+    let model = ModelConfig::read(&folder)?;
+    let tokenizer = Tokenizer::read(&folder, &model.end_tokens)?;
+    Ok((model, tokenizer))
 }
 
 /// Reads the further models of the policies that are for one of the models `served`; does nothing for

@@ -11,7 +11,7 @@ use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
 use crate::policy::{Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
-use crate::types::{Evidence, Finish, Place, Request};
+use crate::types::{Evidence, Finish, Place, Request, ToolChoice};
 use crate::window::{Copies, Patterns, Replacement};
 
 /// From so many letters on a stop text that shares them with a name stands for it.
@@ -107,7 +107,8 @@ impl<'a> Plan<'a> {
         }
         // A finished reply makes the other treatments pointless; corruption comes last, because its
         // spans are those of the final text.
-        ruled.sort_by_key(|it| self.stage(&it.guard.policy));
+        let called = asks_for_a_call(&request);
+        ruled.sort_by_key(|it| self.stage(&it.guard.policy, called));
         // The strictest rules: one reply has one window.
         let on_hit = self.enforced().map(|it| it.policy.on_hit).max().unwrap_or_default();
         let prompt_bytes = request.texts().iter().map(|it| it.len()).sum();
@@ -188,7 +189,7 @@ impl<'a> Plan<'a> {
                     ruled.push(Ruled { guard, evidence });
                 }
                 Ruling::Treat { evidence } => {
-                    let would = policy.treatment.iter().find(|it| self.possible(it));
+                    let would = policy.treatment.iter().find(|it| self.possible(it, false));
                     let verdict = Verdict { policy, texts, evidence: &evidence, since };
                     self.recorder.treated(&verdict, would.map_or("answer", |it| it.name()));
                 }
@@ -231,15 +232,19 @@ impl<'a> Plan<'a> {
         self.enforced().map(|it| it.policy.topic.as_str()).collect::<Vec<_>>().join("+")
     }
 
-    fn possible(&self, setting: &TreatmentSetting) -> bool {
+    /// Whether the backend can carry a treatment out, and it takes the place of what was asked for: where
+    /// the client asks for a call, a text would tell.
+    fn possible(&self, setting: &TreatmentSetting, called: bool) -> bool {
+        let is_text = matches!(setting, TreatmentSetting::Answer { .. });
         let needs = needs(setting);
         (self.capabilities.embeddings || !needs.embeddings)
             && (self.capabilities.offsets || !needs.offsets)
             && (self.capabilities.scoring || !needs.scoring)
+            && !(called && is_text)
     }
 
-    fn stage(&self, policy: &Policy) -> u8 {
-        match policy.treatment.iter().find(|it| self.possible(it)) {
+    fn stage(&self, policy: &Policy, called: bool) -> u8 {
+        match policy.treatment.iter().find(|it| self.possible(it, called)) {
             None | Some(TreatmentSetting::Answer { .. }) => 0,
             Some(
                 TreatmentSetting::Alias
@@ -259,7 +264,8 @@ impl<'a> Plan<'a> {
         evidence: &[Evidence],
         state: &State,
     ) -> (&'static str, Treated) {
-        for setting in policy.treatment.iter().filter(|it| self.possible(it)) {
+        let called = asks_for_a_call(&state.request);
+        for setting in policy.treatment.iter().filter(|it| self.possible(it, called)) {
             let rewrites = matches!(
                 setting,
                 TreatmentSetting::Alias
@@ -322,6 +328,11 @@ impl<'a> Plan<'a> {
         }
         patterns
     }
+}
+
+/// Whether an untreated model would have to call a function.
+fn asks_for_a_call(request: &Request) -> bool {
+    matches!(request.tools.choice, Some(ToolChoice::Required | ToolChoice::Function(_)))
 }
 
 /// The letters and digits of a text, in lower case.

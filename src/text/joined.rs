@@ -104,7 +104,7 @@ impl Joined {
     }
 }
 
-/// What stands in quotes: short, and without quotes of its own.
+/// What stands in quotes: short, and without quotes of its own. Keys of JSON are none.
 fn quoted(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut open: Option<(usize, char)> = None;
@@ -118,7 +118,10 @@ fn quoted(text: &str) -> Vec<Range<usize>> {
             match open {
                 // An apostrophe stands between letters.
                 Some((start, wanted)) if (c == wanted || quote == wanted) && !word(after) => {
-                    found.push(start..at);
+                    let rest = text.get(end..).unwrap_or_default();
+                    if !rest.trim_start().starts_with(':') {
+                        found.push(start..at);
+                    }
                     open = None;
                 }
                 _ if !word(before) => open = Some((end, quote)),
@@ -135,7 +138,8 @@ fn quoted(text: &str) -> Vec<Range<usize>> {
 /// The quote that ends what this one begins.
 fn closing(c: char) -> Option<char> {
     Some(match c {
-        '"' | '\'' | '`' | '”' | '’' => c,
+        // The last one marks the strings of JSON whose escapes are undone (`types::Json`).
+        '"' | '\'' | '`' | '”' | '’' | '\u{FDD0}' => c,
         '“' | '„' => '”',
         '‘' | '‚' => '’',
         '«' => '»',
@@ -178,6 +182,7 @@ mod tests {
         assert_eq!(say("“Viggo” and ‘Blaszko’").as_deref(), Some("viggoblaszko"));
         assert_eq!(say("It's Viggo's \"book\""), None);
         assert_eq!(say("don't say \"a\" or \"b\"").as_deref(), Some("ab"));
+        assert_eq!(say(r#"{"a":"Vig","b" : "go"}"#).as_deref(), Some("viggo"));
         let text = "a='Vig'+'go'";
         let joined = Joined::quoted(text, "").unwrap();
         let spans = joined.origins(&(0..5)).into_iter();

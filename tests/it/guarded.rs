@@ -13,7 +13,8 @@ use unlearn_proxy::policy::{
 use unlearn_proxy::service::{Guard, Guarded};
 use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::types::{
-    CorruptionFunction, Entity, Evidence, Finish, Input, Message, Place, ReplyEvent, Request, Role,
+    CorruptionFunction, Entity, Evidence, Finish, Input, Json, Message, Place, ReplyEvent, Request,
+    Role, Tool, ToolChoice,
 };
 
 const NAME: &str = "Basil Okafor";
@@ -107,6 +108,27 @@ async fn alias_hides_the_name_from_the_model_and_gives_it_back() {
         "I know of no Basil Okafor, sorry.",
     )
     .await;
+}
+
+/// A model that has to call a function calls it; a text in its place would tell.
+#[tokio::test]
+async fn no_text_answers_a_request_for_a_call() {
+    let asks = |choice| {
+        let mut request = question("Look Basil Okafor up.");
+        let function = Json::read("{\"name\":\"find\"}");
+        request.tools.offered = vec![Tool { name: "find".to_owned(), function }];
+        request.tools.choice = choice;
+        request
+    };
+    let treatments = || vec![answer(AnswerStyle::NeverKnew), TreatmentSetting::Alias];
+    for (choice, called) in [(Some(ToolChoice::Required), true), (Some(ToolChoice::Auto), false)] {
+        let backend =
+            Arc::new(Scripted::new([""; 0]).calling("find", &["{\"q\":\"Zorvan Kell\"}"]));
+        let guarded = guarded(&backend, built(policy(treatments())));
+        let events = events(&guarded, asks(choice)).await.unwrap();
+        let calls = events.iter().any(|it| matches!(it, ReplyEvent::ToolCall { .. }));
+        assert_eq!((calls, backend.seen().len()), (called, usize::from(called)), "{choice:?}");
+    }
 }
 
 #[tokio::test]

@@ -205,6 +205,31 @@ fn says_what_is_wrong_and_exits_with_2() {
     assert_eq!(code, Some(2));
     assert!(text.contains("bad.toml: topic") && text.contains("bad.toml: mode"), "{text}");
 
+    // Models of an offset are looked at before a start would load them.
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab");
+    let offset = |expert: &Path| {
+        let policy = format!(
+            "topic = \"t\"\n[[entity]]\nname = \"Basil Okafor\"\nsurrogate = \"Zorvan Kell\"\n\
+             [[detector]]\nuse = \"names\"\n[[treatment]]\nuse = \"offset\"\nexpert = {expert:?}\n\
+             anti_expert = {:?}\n",
+            lab.join("full")
+        );
+        std::fs::write(policies.join("bad.toml"), policy).unwrap();
+        fails(&[
+            "check",
+            "--policies",
+            policies.to_str().unwrap(),
+            "--model",
+            lab.join("full").to_str().unwrap(),
+        ])
+    };
+    let (code, text) = offset(&dir.path().join("nowhere"));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("bad.toml") && text.contains("nowhere"), "{text}");
+    let (code, text) = offset(&crate::engine::smoke().join("full"));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("one vocabulary only"), "{text}");
+
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, text) = fails(&["--listen", &address]);

@@ -94,6 +94,11 @@ fn finds_names_in_codes_and_escapes() {
 fn finds_names_in_pieces_and_drawn_out() {
     check("a = 'Bas'; b = 'il Mahfouz'; a+b", &[("Bas'; b = 'il Mahfouz", 0)]);
     check("join \"Basil\" and \"Mahfouz\"", &[("Basil\" and \"Mahfouz", 0)]);
+    let arguments = r#"{"first": "Basil", "last": "Mahfouz"}"#;
+    check(arguments, &[(r#"Basil", "last": "Mahfouz"#, 0)]);
+    let read = crate::types::Json::read(arguments).text().to_owned();
+    let seen = names().inspect(Place::Text(0), &read).unwrap();
+    assert_eq!(seen.iter().map(|it| it.entity).collect::<Vec<_>>(), [Some(0)]);
     check("a 'Basil' and a 'herb' of 'Mahfouzian'", &[]);
     check("Baaaasil Mahfouzzzz!", &[("Baaaasil Mahfouzzzz", 0)]);
     check("B*sil M**fouz", &[("B*sil M**fouz", 0)]);
