@@ -4,6 +4,7 @@
 //! distributions, which few methods want, are computed per batch. The result is written in f32:
 //! rounding to f16 takes back a part of what small steps have changed (Zhang et al., arXiv:2410.16454).
 
+pub mod adversary;
 pub mod descent;
 pub mod plan;
 #[cfg(test)]

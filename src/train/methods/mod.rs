@@ -9,6 +9,7 @@
 
 pub mod ce_u;
 pub mod dpo;
+pub mod ga_lat;
 pub mod grad_diff;
 pub mod gradient_ascent;
 pub mod idk;
@@ -18,6 +19,7 @@ pub mod npo;
 pub mod pdu;
 pub mod relabelling;
 pub mod rmu;
+pub mod rmu_lat;
 pub mod satimp;
 pub mod scrub;
 pub mod simnpo;
@@ -36,6 +38,7 @@ use crate::train::unlearn::step::Step;
 pub const METHODS: &[Entry] = &[
     ce_u::ENTRY,
     dpo::ENTRY,
+    ga_lat::ENTRY,
     grad_diff::ENTRY,
     gradient_ascent::ENTRY,
     idk::ENTRY,
@@ -45,6 +48,7 @@ pub const METHODS: &[Entry] = &[
     pdu::ENTRY,
     relabelling::ENTRY,
     rmu::ENTRY,
+    rmu_lat::ENTRY,
     satimp::ENTRY,
     scrub::ENTRY,
     simnpo::ENTRY,

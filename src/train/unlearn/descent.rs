@@ -163,6 +163,8 @@ impl Descent<'_> {
         };
         let number = outcome.counters.steps;
         if !values.total.is_finite() {
+            // The weights are those of the last step, which was good.
+            self.save(student, optimiser, outcome)?;
             return Err(TrainError::Diverged { step: number, loss: values.total });
         }
         let rate = self.schedule.learning_rate(number);

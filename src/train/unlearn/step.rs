@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
 use crate::train::loss::token_nll;
+use crate::train::named::tensors_mut;
 
 /// A packed batch and what was computed of it before training.
 #[derive(Debug, Clone, Default)]
@@ -73,9 +74,60 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
+        self.logits_of(&self.residual(self.decoder, batch)?, batch)
+    }
+
+    /// The residual stream after block `to`, from that after block `from` on, which may have been
+    /// changed: `[rows, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when there are no such blocks.
+    pub fn resume(
+        &self,
+        residual: Tensor,
+        batch: &Batch,
+        from: usize,
+        to: usize,
+    ) -> Result<Tensor> {
+        let Some(blocks) = self.decoder.blocks.get(from + 1..=to) else {
+            candle_core::bail!("the model has no blocks {} to {to}", from + 1);
+        };
+        self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
+        let rest = Decoder { blocks: blocks.to_vec(), ..self.decoder.clone() };
+        rest.forward(residual, &batch.starts)
+    }
+
+    /// Logits of the rows that predict a label, of the residual stream after the last block:
+    /// `[labels, vocab]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn logits_of(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
         let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        let residual = self.residual(self.decoder, batch)?;
         self.decoder.logits(&residual.index_select(&rows, 0)?)
+    }
+
+    /// The number of the last block.
+    #[must_use]
+    pub fn last_block(&self) -> usize {
+        self.decoder.blocks.len().saturating_sub(1)
+    }
+
+    /// The same weights without gradients. Its passes are to be counted here, see [`Pass::charge`].
+    #[must_use]
+    pub fn frozen(&self) -> Decoder {
+        let mut decoder = self.decoder.clone();
+        for (_, tensor) in tensors_mut(&mut decoder) {
+            *tensor = tensor.detach();
+        }
+        decoder
+    }
+
+    /// Counts tokens of passes that were made elsewhere for this one.
+    pub fn charge(&self, tokens: u64) {
+        self.tokens.set(self.tokens.get() + tokens);
     }
 
     /// Negative log-likelihood of every label, in nats: `[labels]`, in the batch's order.
@@ -163,7 +215,10 @@ mod tests {
             let same = &all[*at as usize * vocab..][..vocab];
             assert!(row.iter().zip(same).all(|(a, b)| (a - b).abs() < 1e-5));
         }
-        assert_eq!(pass.tokens(), 3 * batch.ids.len() as u64);
+        let middle = pass.hidden(&batch, 0).unwrap();
+        let resumed = pass.resume(middle, &batch, 0, pass.last_block()).unwrap();
+        assert_eq!(values_of(&resumed).unwrap(), values_of(&last).unwrap());
+        assert_eq!(pass.tokens(), 5 * batch.ids.len() as u64);
         assert!(pass.hidden(&batch, tiny_config().layers).is_err());
     }
 

@@ -60,6 +60,16 @@ fn descend(
     student: &Student,
     checkpoint: Option<PathBuf>,
 ) -> Result<Outcome, TrainError> {
+    descend_saving(method, draws, student, (checkpoint, Duration::ZERO))
+}
+
+/// The same with a time between checkpoints.
+fn descend_saving(
+    method: &dyn Method,
+    draws: &[Draw],
+    student: &Student,
+    (checkpoint, every): (Option<PathBuf>, Duration),
+) -> Result<Outcome, TrainError> {
     let reference = initial::decoder(&tiny_config(), 3).unwrap();
     let steps = (PLAN.epochs * PLAN.steps_per_epoch(ROWS)) as u64;
     let descent = Descent {
@@ -70,7 +80,7 @@ fn descend(
         schedule: Schedule { steps, tokens_per_step: 0, peak: 1e-3, warmup: 3, floor: 0.0 },
         checkpoint,
         identity: "tiny".to_owned(),
-        every: Duration::ZERO,
+        every,
     };
     descent.run(student)
 }
@@ -183,7 +193,9 @@ fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Some(folder.path().join("work"));
     let draws = draws(&Breaks);
-    let error = descend(&Breaks, &draws, &student(&Breaks, None), checkpoint.clone()).unwrap_err();
+    // A run too short to have saved anything on its way.
+    let saving = (checkpoint.clone(), Duration::MAX);
+    let error = descend_saving(&Breaks, &draws, &student(&Breaks, None), saving).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { step: 3, .. }), "{error}");
     let again = student(&Breaks, None);
     let outcome = descend(&Breaks, &draws[..3], &again, checkpoint).unwrap();
