@@ -22,12 +22,28 @@ pub const ENTRY: Entry = Entry {
     build,
 };
 
+/// Both terms at one block.
 #[derive(Debug)]
-struct Rmu {
-    layer: usize,
-    steering: f64,
-    alpha: f64,
-    seed: u64,
+pub(super) struct Rmu {
+    pub(super) layer: usize,
+    pub(super) steering: f64,
+    pub(super) alpha: f64,
+    pub(super) seed: u64,
+}
+
+impl Rmu {
+    /// The loss of a step whose forget rows have this residual stream after the block, `[rows, hidden]`.
+    pub(super) fn misdirected(&self, step: &Step<'_>, forget: &Tensor) -> Result<Loss> {
+        let mut stream = Stream::named(self.seed, "rmu");
+        let draws: Vec<f64> = (0..forget.dim(1)?).map(|_| stream.uniform()).collect();
+        let target = Tensor::new(steering_vector(&draws, self.steering), forget.device())?;
+        let retain = step.model.hidden(&step.retain.batch, self.layer)?;
+        let before = step.reference.hidden(&step.retain.batch, self.layer)?;
+        Loss::weighted(
+            (1.0, squared_distance(forget, &target)?),
+            Some((self.alpha, squared_distance(&retain, &before)?)),
+        )
+    }
 }
 
 fn build(parameters: &Parameters, config: &ModelConfig, seed: u64) -> Built {
@@ -68,15 +84,7 @@ impl Method for Rmu {
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let forget = step.model.hidden(&step.forget.batch, self.layer)?;
-        let mut stream = Stream::named(self.seed, "rmu");
-        let draws: Vec<f64> = (0..forget.dim(1)?).map(|_| stream.uniform()).collect();
-        let target = Tensor::new(steering_vector(&draws, self.steering), forget.device())?;
-        let retain = step.model.hidden(&step.retain.batch, self.layer)?;
-        let before = step.reference.hidden(&step.retain.batch, self.layer)?;
-        Loss::weighted(
-            (1.0, squared_distance(&forget, &target)?),
-            Some((self.alpha, squared_distance(&retain, &before)?)),
-        )
+        self.misdirected(step, &forget)
     }
 }
 

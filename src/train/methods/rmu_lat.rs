@@ -4,13 +4,12 @@
 //! Published for RMU at block 8 of 32 with the adversary at 7, and reported to cost more of everything
 //! else than RMU alone.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use super::ga_lat::adversary;
-use super::rmu::{squared_distance, steering_vector};
+use super::rmu::Rmu;
 use super::{Built, Entry, Loss, Method, Parameters, open, published};
 use crate::engine::model_config::ModelConfig;
-use crate::seed::Stream;
 use crate::train::unlearn::adversary::Adversary;
 use crate::train::unlearn::step::Step;
 
@@ -35,43 +34,26 @@ pub const ENTRY: Entry = Entry {
 #[derive(Debug)]
 struct RmuLat {
     adversary: Adversary,
-    steering: f64,
-    alpha: f64,
-    seed: u64,
+    rmu: Rmu,
 }
 
 fn build(parameters: &Parameters, config: &ModelConfig, seed: u64) -> Built {
     let before = (config.layers / 2).saturating_sub(1);
     let adversary = adversary(parameters, config.layers, 7usize.min(before))?;
     let (steering, alpha) = (parameters.positive("steering")?, parameters.positive("alpha")?);
-    Ok(Box::new(RmuLat { adversary, steering, alpha, seed }))
-}
-
-impl RmuLat {
-    fn steered(&self) -> usize {
-        self.adversary.layer + 1
-    }
+    let rmu = Rmu { layer: adversary.layer + 1, steering, alpha, seed };
+    Ok(Box::new(RmuLat { adversary, rmu }))
 }
 
 impl Method for RmuLat {
     fn trains(&self, weight: &str) -> bool {
-        let Some((layer, "down")) = weight.split_once('.') else { return false };
-        let trained = self.steered().saturating_sub(2)..=self.steered();
-        layer.parse::<usize>().is_ok_and(|it| trained.contains(&it))
+        self.rmu.trains(weight)
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
-        let layer = self.steered();
-        let forget = self.adversary.disturbed(&step.model, &step.forget.batch, layer)?;
-        let mut stream = Stream::named(self.seed, "rmu");
-        let draws: Vec<f64> = (0..forget.dim(1)?).map(|_| stream.uniform()).collect();
-        let target = Tensor::new(steering_vector(&draws, self.steering), forget.device())?;
-        let retain = step.model.hidden(&step.retain.batch, layer)?;
-        let before = step.reference.hidden(&step.retain.batch, layer)?;
-        Loss::weighted(
-            (1.0, squared_distance(&forget, &target)?),
-            Some((self.alpha, squared_distance(&retain, &before)?)),
-        )
+        let batch = &step.forget.batch;
+        let forget = self.adversary.disturbed(&step.model, batch, self.rmu.layer)?;
+        self.rmu.misdirected(step, &forget)
     }
 }
 
