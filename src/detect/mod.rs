@@ -14,7 +14,7 @@ use std::error::Error;
 use std::fmt::Debug;
 
 pub use judge::{Ask, Judge, JudgeReply, Unanswered};
-pub use names::{Names, other_orders};
+pub use names::Names;
 pub use neighbours::Neighbours;
 pub use probe::{Probe, States, Unread};
 pub use shingles::Shingles;

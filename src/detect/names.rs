@@ -11,12 +11,12 @@ use std::ops::Range;
 
 use super::{Detector, DetectorError};
 use crate::text::repeats::{is_drawn_out, shortened, single};
-use crate::text::{Joined, Normalised, Scattered, Shifted, Typos, decode, normalise, respell};
+use crate::text::{
+    FEWEST_JOINED, Joined, Normalised, Scattered, Shifted, Typos, decode, normalise, respell,
+};
 use crate::types::{Entity, Evidence, Place, View};
 use lexicon::{Lexicon, fold, is_whole};
-use spellings::{Cut, FEWEST_JOINED, cuts_of, letters, variants};
-
-pub use spellings::other_orders;
+use spellings::{Cut, cuts_of, letters, variants};
 
 /// Bytes at the end of a text in which a name may begin that goes on in another.
 const TAIL_BYTES: usize = 256;
@@ -125,8 +125,7 @@ impl Names {
     /// Names put together from quoted pieces: `a = "Vig"; b = "go Blaszko"`.
     fn quoted(&self, text: &str) -> Vec<(Range<usize>, usize)> {
         let mut found = Vec::new();
-        for between in ["", " "] {
-            let Some(joined) = Joined::quoted(text, between) else { break };
+        for joined in Joined::quoted(text) {
             for (origins, entity) in self.pieced(&joined) {
                 if let ([first, ..], [.., last]) = (origins.as_slice(), origins.as_slice()) {
                     found.push((first.1.start..last.1.end, entity));

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hf_hub::api::sync::{ApiBuilder, ApiError};
+
 use super::error::EngineError;
 
 const FILES: [&str; 3] = ["config.json", "tokenizer.json", "tokenizer_config.json"];
@@ -13,6 +15,19 @@ const FILES: [&str; 3] = ["config.json", "tokenizer.json", "tokenizer_config.jso
 ///
 /// [`EngineError::File`] when there is neither.
 pub fn resolve(folder: &Path) -> Result<PathBuf, EngineError> {
+    find(folder, true)
+}
+
+/// The same for somebody who reads no weights: none are fetched.
+///
+/// # Errors
+///
+/// As [`resolve`].
+pub fn resolve_without_weights(folder: &Path) -> Result<PathBuf, EngineError> {
+    find(folder, false)
+}
+
+fn find(folder: &Path, weights: bool) -> Result<PathBuf, EngineError> {
     if folder.is_dir() {
         return Ok(folder.to_owned());
     }
@@ -21,16 +36,15 @@ pub fn resolve(folder: &Path) -> Result<PathBuf, EngineError> {
     if !is_id || folder.starts_with("models") {
         return Err(EngineError::file(folder, "no such model folder (nor a hub id `owner/name`)"));
     }
-    let failed = |it: hf_hub::api::sync::ApiError| {
+    let failed = |it: ApiError| {
         EngineError::file(folder, format!("no such folder, and the hub has no such model: {it}"))
     };
-    let repository =
-        hf_hub::api::sync::ApiBuilder::from_env().build().map_err(failed)?.model(name.to_string());
+    let repository = ApiBuilder::from_env().build().map_err(failed)?.model(name.to_string());
     let mut found = None;
     for file in FILES {
         found = Some(repository.get(file).map_err(failed)?);
     }
-    if repository.get("model.safetensors").is_err() {
+    if weights && repository.get("model.safetensors").is_err() {
         let index = repository.get("model.safetensors.index.json").map_err(failed)?;
         let text = std::fs::read_to_string(&index)
             .map_err(|it| EngineError::file(&index, it.to_string()))?;

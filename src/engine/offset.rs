@@ -42,7 +42,7 @@ impl Companion {
 }
 
 /// The configuration of a further model that fits the served one: the same vocabulary, and at least
-/// `context` positions. Reads no weights.
+/// `context` positions. Looks whether the weights are there, and reads none.
 ///
 /// # Errors
 ///
@@ -73,6 +73,7 @@ pub fn fitting(
         let message = format!("reads {own} positions, the served model {context}");
         return Err(EngineError::file(&folder.join("config.json"), message));
     }
+    weights::files(folder)?;
     Ok(config)
 }
 

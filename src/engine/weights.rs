@@ -37,7 +37,12 @@ pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Decoder, Eng
     source.decoder(config)
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
+/// The files of a folder's weights, all of which are there.
+///
+/// # Errors
+///
+/// [`EngineError::File`] naming the file that is missing or cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![single]);
@@ -50,7 +55,11 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let mut names: Vec<&String> = index.weight_map.values().collect();
     names.sort();
     names.dedup();
-    Ok(names.into_iter().map(|it| folder.join(it)).collect())
+    let paths: Vec<PathBuf> = names.into_iter().map(|it| folder.join(it)).collect();
+    match paths.iter().find(|it| !it.is_file()) {
+        Some(missing) => Err(EngineError::file(missing, "not found")),
+        None => Ok(paths),
+    }
 }
 
 /// SHA-256 of the weights' files of a folder, one after the other, in lower-case hexadecimal.

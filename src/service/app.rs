@@ -132,7 +132,7 @@ pub fn check(config: &Config) -> Result<PolicySet, AppError> {
 }
 
 fn served_model(folder: &Path) -> Result<(ModelConfig, Tokenizer), EngineError> {
-    let folder = hub::resolve(folder)?;
+    let folder = hub::resolve_without_weights(folder)?;
     let model = ModelConfig::read(&folder)?;
     let tokenizer = Tokenizer::read(&folder, &model.end_tokens)?;
     Ok((model, tokenizer))

@@ -13,10 +13,9 @@ use super::judge::{Seated, Served};
 use super::probe::HiddenStates;
 use super::record::Recorder;
 use crate::backend::Backend;
-use crate::detect::{
-    Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic, other_orders,
-};
+use crate::detect::{Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic};
 use crate::policy::{DetectorSetting, JUDGE, PROBE, Policy};
+use crate::text::other_orders;
 use crate::types::{Entity, Evidence, Place};
 use crate::window::{Copies, Kind, PatternSet, Replacement};
 
@@ -60,14 +59,14 @@ impl Guard {
     #[must_use]
     pub fn new(policy: Arc<Policy>, detectors: Vec<Arc<dyn Detector>>) -> Self {
         let redact = |(owner, entity): (usize, &Entity)| {
-            let with = entity.surrogate.clone();
-            let written: Vec<String> = entity
-                .spellings()
-                .flat_map(|it| std::iter::once(it.to_owned()).chain(other_orders(it)))
-                .collect();
-            written.into_iter().map(move |pattern| {
-                (owner, Replacement { pattern, with: with.clone(), kind: Kind::Redact })
-            })
+            let redact = move |(pattern, with): (String, String)| {
+                (owner, Replacement { pattern, with, kind: Kind::Redact })
+            };
+            let written = entity.spellings().flat_map(|it| {
+                let own = (it.to_owned(), entity.surrogate.clone());
+                std::iter::once(own).chain(other_orders(it, &entity.surrogate))
+            });
+            written.map(redact).collect::<Vec<_>>()
         };
         let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
         Self {

@@ -9,7 +9,9 @@ use super::guard::{Failure, Guard};
 use super::judge::Served;
 use super::record::{Recorder, Verdict};
 use crate::backend::{BackendError, Capabilities};
-use crate::policy::{Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting};
+use crate::policy::{
+    AnswerStyle, Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting,
+};
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request, ToolChoice};
 use crate::window::{Copies, Patterns, Replacement};
@@ -96,7 +98,8 @@ impl<'a> Plan<'a> {
     ) -> Result<Prepared, BackendError> {
         let since = Instant::now();
         let original = texts(&request, continuation.as_deref());
-        let mut ruled = self.rule(&original, since, again).await?;
+        let called = asks_for_a_call(&request);
+        let mut ruled = self.rule(&original, (since, called), again).await?;
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
         let never = |it: &Guard| it.policy.probabilities == Probabilities::Never;
@@ -107,7 +110,6 @@ impl<'a> Plan<'a> {
         }
         // A finished reply makes the other treatments pointless; corruption comes last, because its
         // spans are those of the final text.
-        let called = asks_for_a_call(&request);
         ruled.sort_by_key(|it| self.stage(&it.guard.policy, called));
         // The strictest rules: one reply has one window.
         let on_hit = self.enforced().map(|it| it.policy.on_hit).max().unwrap_or_default();
@@ -160,7 +162,7 @@ impl<'a> Plan<'a> {
     async fn rule(
         &self,
         texts: &Arc<Vec<(Place, String)>>,
-        since: Instant,
+        (since, called): (Instant, bool),
         again: bool,
     ) -> Result<Vec<Ruled<'a>>, BackendError> {
         if self.guards.is_empty() {
@@ -189,9 +191,10 @@ impl<'a> Plan<'a> {
                     ruled.push(Ruled { guard, evidence });
                 }
                 Ruling::Treat { evidence } => {
-                    let would = policy.treatment.iter().find(|it| self.possible(it, false));
+                    let would =
+                        self.possible(policy, called).first().map_or("answer", |it| it.name());
                     let verdict = Verdict { policy, texts, evidence: &evidence, since };
-                    self.recorder.treated(&verdict, would.map_or("answer", |it| it.name()));
+                    self.recorder.treated(&verdict, would);
                 }
                 Ruling::Pass => {}
             }
@@ -232,19 +235,22 @@ impl<'a> Plan<'a> {
         self.enforced().map(|it| it.policy.topic.as_str()).collect::<Vec<_>>().join("+")
     }
 
-    /// Whether the backend can carry a treatment out, and it takes the place of what was asked for: where
-    /// the client asks for a call, a text would tell.
-    fn possible(&self, setting: &TreatmentSetting, called: bool) -> bool {
-        let is_text = matches!(setting, TreatmentSetting::Answer { .. });
-        let needs = needs(setting);
-        (self.capabilities.embeddings || !needs.embeddings)
-            && (self.capabilities.offsets || !needs.offsets)
-            && (self.capabilities.scoring || !needs.scoring)
-            && !(called && is_text)
+    /// The treatments of a policy that the backend can carry out, in the order in which they are tried.
+    /// Where the client asks for a call, an answer in words would tell, and so comes last.
+    fn possible<'p>(&self, policy: &'p Policy, called: bool) -> Vec<&'p TreatmentSetting> {
+        let carries_out = |it: &&TreatmentSetting| {
+            let needs = needs(it);
+            (self.capabilities.embeddings || !needs.embeddings)
+                && (self.capabilities.offsets || !needs.offsets)
+                && (self.capabilities.scoring || !needs.scoring)
+        };
+        let mut settings: Vec<_> = policy.treatment.iter().filter(carries_out).collect();
+        settings.sort_by_key(|it| called && answers_in_words(it));
+        settings
     }
 
     fn stage(&self, policy: &Policy, called: bool) -> u8 {
-        match policy.treatment.iter().find(|it| self.possible(it, called)) {
+        match self.possible(policy, called).first() {
             None | Some(TreatmentSetting::Answer { .. }) => 0,
             Some(
                 TreatmentSetting::Alias
@@ -265,7 +271,7 @@ impl<'a> Plan<'a> {
         state: &State,
     ) -> (&'static str, Treated) {
         let called = asks_for_a_call(&state.request);
-        for setting in policy.treatment.iter().filter(|it| self.possible(it, called)) {
+        for setting in self.possible(policy, called) {
             let rewrites = matches!(
                 setting,
                 TreatmentSetting::Alias
@@ -333,6 +339,11 @@ impl<'a> Plan<'a> {
 /// Whether an untreated model would have to call a function.
 fn asks_for_a_call(request: &Request) -> bool {
     matches!(request.tools.choice, Some(ToolChoice::Required | ToolChoice::Function(_)))
+}
+
+fn answers_in_words(setting: &TreatmentSetting) -> bool {
+    let TreatmentSetting::Answer { style, .. } = setting else { return false };
+    matches!(style, AnswerStyle::NeverKnew | AnswerStyle::Refusal)
 }
 
 /// The letters and digits of a text, in lower case.

@@ -8,6 +8,8 @@ use super::{Normalised, normalise};
 const MOST_BYTES: usize = 256;
 /// Bytes of a quoted piece of a name.
 const MOST_QUOTED: usize = 64;
+/// Marks the strings of JSON whose escapes are undone (`types::Json`).
+const JSON_QUOTE: char = '\u{FDD0}';
 /// Between pieces that do not touch.
 const APART: char = '\n';
 
@@ -50,37 +52,55 @@ impl Joined {
         joined
     }
 
-    /// The quoted pieces of one text, when there are several; `between` stands between them.
+    /// The quoted pieces of one text in every way in which they may make up a name: touching, as words,
+    /// as "Last, First"; of JSON the values, and the keys with them.
     #[must_use]
-    pub fn quoted(text: &str, between: &str) -> Option<Self> {
-        let quotes = quoted(text);
-        if quotes.len() < 2 {
-            return None;
+    pub fn quoted(text: &str) -> Vec<Self> {
+        let mut all = Vec::new();
+        // Marks of JSON go with marks of JSON only: a quote within a string is a character of it.
+        for json in [true, false] {
+            let quotes = quoted(text, json);
+            let values: Vec<_> = quotes.iter().filter(|it| !it.is_key).cloned().collect();
+            let keys = values.len() < quotes.len();
+            for quotes in [Some(values), keys.then_some(quotes)].into_iter().flatten() {
+                if quotes.len() > 1 {
+                    all.extend(["", " ", ", "].map(|it| Self::of_quotes(text, &quotes, it)));
+                }
+            }
         }
+        all
+    }
+
+    fn of_quotes(text: &str, quotes: &[Quoted], between: &str) -> Self {
         let mut joined = Self::default();
-        for (index, span) in quotes.into_iter().enumerate() {
-            if index > 0 {
+        for Quoted { span, .. } in quotes {
+            let end = joined.text.len();
+            if end > 0 {
                 joined.text.push_str(between);
             }
-            joined.push(0, span.start, text.get(span).unwrap_or_default());
+            if !joined.push(0, span.start, text.get(span.clone()).unwrap_or_default()) {
+                joined.text.truncate(end);
+            }
         }
-        Some(joined)
+        joined
     }
 
     /// Adds a piece without what stands around its words: a full stop does not make a piece of a name
-    /// whole.
-    fn push(&mut self, source: usize, start: usize, text: &str) {
+    /// whole. Whether there is anything in it.
+    fn push(&mut self, source: usize, start: usize, text: &str) -> bool {
         let view = normalise(text);
         let foreign = |it: char| !it.is_alphanumeric();
         let trimmed = view.text.trim_start_matches(foreign);
         let skipped = view.text.len() - trimmed.len();
         let trimmed = trimmed.trim_end_matches(foreign);
-        if !trimmed.is_empty() {
-            let at = self.text.len();
-            self.text.push_str(trimmed);
-            let taken = trimmed.len();
-            self.pieces.push(Piece { at, source, start, view, skipped, taken });
+        if trimmed.is_empty() {
+            return false;
         }
+        let at = self.text.len();
+        self.text.push_str(trimmed);
+        let taken = trimmed.len();
+        self.pieces.push(Piece { at, source, start, view, skipped, taken });
+        true
     }
 
     /// Where in each text a span comes from, as `(number, bytes)`.
@@ -104,30 +124,39 @@ impl Joined {
     }
 }
 
-/// What stands in quotes: short, and without quotes of its own. Keys of JSON are none.
-fn quoted(text: &str) -> Vec<Range<usize>> {
+/// What stands in quotes.
+#[derive(Debug, Clone)]
+struct Quoted {
+    span: Range<usize>,
+    /// A colon follows.
+    is_key: bool,
+}
+
+/// What stands in quotes of JSON, or in others: short, and without such quotes of its own.
+fn quoted(text: &str, json: bool) -> Vec<Quoted> {
     let mut found = Vec::new();
     let mut open: Option<(usize, char)> = None;
     let mut before = None;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         let end = at + c.len_utf8();
-        let word = |it: Option<char>| it.is_some_and(char::is_alphanumeric);
-        if let Some(quote) = closing(c) {
+        let word = |it: Option<char>| !json && it.is_some_and(char::is_alphanumeric);
+        if let Some(quote) = closing(c).filter(|_| json == (c == JSON_QUOTE)) {
             let after = chars.peek().map(|it| it.1);
             match open {
                 // An apostrophe stands between letters.
                 Some((start, wanted)) if (c == wanted || quote == wanted) && !word(after) => {
                     let rest = text.get(end..).unwrap_or_default();
-                    if !rest.trim_start().starts_with(':') {
-                        found.push(start..at);
+                    let is_key = rest.trim_start().starts_with(':');
+                    if end - start <= MOST_QUOTED {
+                        found.push(Quoted { span: start..at, is_key });
                     }
                     open = None;
                 }
                 _ if !word(before) => open = Some((end, quote)),
                 _ => {}
             }
-        } else if open.is_some_and(|(start, _)| end - start > MOST_QUOTED) {
+        } else if !json && open.is_some_and(|(start, _)| end - start > MOST_QUOTED) {
             open = None;
         }
         before = Some(c);
@@ -138,8 +167,7 @@ fn quoted(text: &str) -> Vec<Range<usize>> {
 /// The quote that ends what this one begins.
 fn closing(c: char) -> Option<char> {
     Some(match c {
-        // The last one marks the strings of JSON whose escapes are undone (`types::Json`).
-        '"' | '\'' | '`' | '”' | '’' | '\u{FDD0}' => c,
+        '"' | '\'' | '`' | '”' | '’' | JSON_QUOTE => c,
         '“' | '„' => '”',
         '‘' | '‚' => '’',
         '«' => '»',
@@ -177,18 +205,40 @@ mod tests {
 
     #[test]
     fn quoted_pieces() {
-        let say = |text: &str| Joined::quoted(text, "").map(|it| it.text);
-        assert_eq!(say("x = \"Vig\"; y = 'go Blas'; `zko`?").as_deref(), Some("viggo blaszko"));
-        assert_eq!(say("“Viggo” and ‘Blaszko’").as_deref(), Some("viggoblaszko"));
-        assert_eq!(say("It's Viggo's \"book\""), None);
-        assert_eq!(say("don't say \"a\" or \"b\"").as_deref(), Some("ab"));
-        assert_eq!(say(r#"{"a":"Vig","b" : "go"}"#).as_deref(), Some("viggo"));
+        let all =
+            |text: &str| Joined::quoted(text).into_iter().map(|it| it.text).collect::<Vec<_>>();
+        let touching = |text: &str| all(text).swap_remove(0);
+        assert_eq!(touching("x = \"Vig\"; y = 'go Blas'; `zko`?"), "viggo blaszko");
+        let ways = ["viggoblaszko", "viggo blaszko", "viggo, blaszko"];
+        assert_eq!(all("“Viggo” and ‘Blaszko’"), ways);
+        assert!(all("It's Viggo's \"book\"").is_empty());
+        assert_eq!(touching("don't say \"a\" or \"b\""), "ab");
+        // A piece without a letter is not there.
+        assert_eq!(all("'Al', '', '-', 'Wu'")[1], "al wu");
         let text = "a='Vig'+'go'";
-        let joined = Joined::quoted(text, "").unwrap();
+        let joined = Joined::quoted(text).swap_remove(0);
         let spans = joined.origins(&(0..5)).into_iter();
         let parts: Vec<&str> = spans.map(|it| text.get(it.1).unwrap()).collect();
         assert_eq!(parts, ["Vig", "go"]);
         let long = format!("'{}' 'b'", "a".repeat(80));
-        assert_eq!(say(&long), None);
+        assert!(all(&long).is_empty());
+    }
+
+    #[test]
+    fn quoted_pieces_of_json() {
+        let all = |json: &str| {
+            let text = json.replace('"', "\u{FDD0}").replace('~', "\"");
+            Joined::quoted(&text).into_iter().map(|it| it.text).collect::<Vec<_>>()
+        };
+        let ways = all(r#"{"a":"Vig","b" : "go"}"#);
+        assert_eq!(ways[..2], ["viggo", "vig go"]);
+        assert_eq!(ways[3..5], ["avigbgo", "a vig b go"]);
+        assert_eq!(all(r#"{"Viggo":"Blaszko"}"#)[1], "viggo blaszko");
+        // Quotes in a string neither end it nor are lost.
+        let ways = all(r#"["it is ~", "Vig", "go", "~Blas~ and ~zko~"]"#);
+        assert_eq!(ways[0], "it isviggoblas\" and \"zko");
+        assert!(ways[3..].iter().any(|it| it.contains("blaszko")), "{ways:?}");
+        let long = "a".repeat(80);
+        assert_eq!(all(&format!(r#"["{long}", "Vig", "go"]"#))[0], "viggo");
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{Case, TreatError, Treated, nameless, names, restore};
-use crate::types::Place;
+use crate::text::{last_first, normalise, other_orders};
+use crate::types::{Entity, Place};
 
 pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
     let found = names(&case)?;
@@ -14,17 +15,40 @@ pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
     let mut texts = case.request.texts_mut();
     // From the back, so that earlier spans stay true.
     for (place, span, entity) in found.into_iter().rev() {
-        let surrogate = &case.policy.entities[entity].surrogate;
+        let entity = &case.policy.entities[entity];
         match place {
             Place::Text(index) => {
-                texts.get_mut(index).expect("`names` checked the place").replace(span, surrogate);
+                let text = texts.get_mut(index).expect("`names` checked the place");
+                let with = surrogate(entity, text.as_str().get(span.clone()).unwrap_or_default());
+                text.replace(span, &with);
             }
             Place::Continuation => {
-                let text = case.continuation.as_mut();
-                text.expect("`names` checked the place").replace_range(span, surrogate);
+                let text = case.continuation.as_mut().expect("`names` checked the place");
+                let with = surrogate(entity, text.get(span.clone()).unwrap_or_default());
+                text.replace_range(span, &with);
             }
         }
     }
     let restore = restore(case.policy, &seen);
     Ok(Treated::Request { request: case.request, continuation: case.continuation, restore })
+}
+
+/// The surrogate, put together as the name is.
+fn surrogate(entity: &Entity, written: &str) -> String {
+    let written = normalise(written).text;
+    for (name, surrogate) in other_orders(&entity.name, &entity.surrogate) {
+        if normalise(&name).text == written {
+            return surrogate;
+        }
+    }
+    let name = normalise(&entity.name).text;
+    match (name.split_once(' '), name.rsplit_once(' ')) {
+        // Over several strings of JSON.
+        (Some((first, _)), Some((_, last)))
+            if written.starts_with(last) && written.ends_with(first) =>
+        {
+            last_first(&entity.surrogate)
+        }
+        _ => entity.surrogate.clone(),
+    }
 }

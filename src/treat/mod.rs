@@ -20,6 +20,7 @@ use std::ops::Range;
 
 use crate::backend::Capabilities;
 use crate::policy::{Policy, TreatmentSetting};
+use crate::text::other_orders;
 use crate::types::{Evidence, Finish, Place, Request};
 use crate::window::{Kind, Replacement};
 
@@ -155,15 +156,10 @@ fn nameless(case: &Case<'_>, found: &[(Place, Range<usize>, usize)]) -> Vec<(Pla
 
 /// Turns the surrogates of the entities that were seen back into their names.
 fn restore(policy: &Policy, seen: &BTreeSet<usize>) -> Vec<Replacement> {
-    policy
-        .entities
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| seen.contains(index))
-        .map(|(_, it)| Replacement {
-            pattern: it.surrogate.clone(),
-            with: it.name.clone(),
-            kind: Kind::Restore,
-        })
-        .collect()
+    let entities = policy.entities.iter().enumerate().filter(|it| seen.contains(&it.0));
+    let written = entities.flat_map(|(_, it)| {
+        let own = (it.surrogate.clone(), it.name.clone());
+        std::iter::once(own).chain(other_orders(&it.surrogate, &it.name))
+    });
+    written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore }).collect()
 }

@@ -58,6 +58,28 @@ fn treated(setting: &TreatmentSetting, case: Case<'_>) -> (Request, String, Vec<
     }
 }
 
+/// What is put back for names in their own order.
+fn restored(restore: &[Replacement]) -> Vec<(&str, &str)> {
+    let own = restore.iter().filter(|it| it.pattern.contains(' ') && !it.pattern.contains(','));
+    own.map(|it| (it.pattern.as_str(), it.with.as_str())).collect()
+}
+
+#[test]
+fn alias_writes_a_surrogate_as_the_name_is_written() {
+    let policy = policy();
+    let rows = [
+        ("See Lee, Ann.", 4..12, "See Kell, Zora."),
+        ("See Lee', b='Ann.", 4..16, "See Kell, Zora."),
+        ("See Ann L.", 4..9, "See Zora Kell."),
+    ];
+    for (text, span, want) in rows {
+        let request = chat(&[(Role::User, text)]);
+        let evidence = [seen(Place::Text(0), span, 0)];
+        let (request, ..) = treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
+        assert_eq!(request.input.texts(), [want]);
+    }
+}
+
 #[test]
 fn alias_replaces_names_back_to_front() {
     let policy = policy();
@@ -73,8 +95,9 @@ fn alias_replaces_names_back_to_front() {
         treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
     assert_eq!(request.input.texts(), ["Zora Kell or Osric Thorn or Zora Kell?"]);
     assert_eq!(continuation, "It is Osric Thorn.");
-    assert_eq!(restore.len(), 2);
-    assert_eq!((restore[0].pattern.as_str(), restore[0].with.as_str()), ("Zora Kell", "Ann Lee"));
+    assert_eq!(restored(&restore), [("Zora Kell", "Ann Lee"), ("Osric Thorn", "Bo Ek")]);
+    let turned = |it: &Replacement| it.pattern == "Kell, Zora" && it.with == "Lee, Ann";
+    assert!(restore.iter().any(turned));
 }
 
 #[test]
@@ -85,7 +108,7 @@ fn an_encoded_name_is_replaced_as_a_whole() {
     let evidence = [encoded, seen(Place::Text(0), 25..32, 0)];
     let (asked, _, restore) = treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
     assert_eq!(asked.input.texts(), ["Who is Zora Kell, and Zora Kell?"]);
-    assert_eq!(restore.len(), 1);
+    assert_eq!(restored(&restore).len(), 1);
 }
 
 #[test]
@@ -116,7 +139,7 @@ fn corruption_travels_with_the_request() {
     let Corruption { spans, seed, entities, .. } = request.corruption.unwrap();
     assert_eq!((spans.len(), spans[0].entity, seed), (1, Some(1), 7));
     assert_eq!((entities.len(), continuation.as_str()), (2, "It is Bo Ek."));
-    assert_eq!(restore.len(), 1);
+    assert_eq!(restored(&restore).len(), 1);
 }
 
 #[test]
@@ -140,7 +163,7 @@ fn what_a_classifier_saw_is_masked_where_no_name_is() {
     let spans: Vec<_> = changed.corruption.unwrap().spans;
     let spans: Vec<_> = spans.iter().map(|it| (it.place, it.span.clone(), it.entity)).collect();
     assert_eq!(spans, [(Place::Text(1), 0..7, Some(0)), (Place::Text(0), 0..13, None)]);
-    assert_eq!(restore.len(), 1);
+    assert_eq!(restored(&restore).len(), 1);
     let alias = treat(&TreatmentSetting::Alias, case_of());
     assert!(matches!(alias, Err(TreatError::Inapplicable { .. })), "{alias:?}");
 }

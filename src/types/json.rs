@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// Stands for the quotation marks around a string, so that those in it are ordinary characters. A
 /// noncharacter of Unicode; text that holds it gets U+FFFD in its place.
-const QUOTE: char = '\u{FDD0}';
+pub const QUOTE: char = '\u{FDD0}';
 
 /// JSON text with the escapes in its strings undone. It may be rewritten in place; what stands in a
 /// string is escaped on the way out. Malformed JSON stays malformed, apart from escapes that no string
@@ -30,7 +30,9 @@ impl Json {
     }
 
     /// Puts a text in place of some bytes of [`Json::text`]. What is valid stays valid: of the strings
-    /// that the bytes touch the marks stay, and what stood outside of strings becomes one.
+    /// that the bytes touch the marks stay, and what stood outside of strings becomes one. Bytes over
+    /// several strings give each of them with a letter its share (see [`shares`]); keys between values
+    /// stay.
     ///
     /// # Panics
     ///
@@ -39,23 +41,31 @@ impl Json {
         let (before, rest) = self.0.split_at(span.start);
         let (old, after) = rest.split_at(span.len());
         let begins_inside = before.matches(QUOTE).count() % 2 == 1;
-        let mut new = String::from(if begins_inside { with } else { "" });
-        let (mut inside, mut placed) = (begins_inside, begins_inside);
-        for c in old.chars() {
-            if c == QUOTE {
-                inside = !inside;
-                new.push(c);
-                if inside && !placed {
-                    new.push_str(with);
-                    placed = true;
-                }
-            } else if !inside {
-                new.push(c);
-            }
+        let mut parts: Vec<&str> = old.split(QUOTE).collect();
+        let strings = || (usize::from(!begins_inside)..parts.len()).step_by(2);
+        let is_key = |at: usize| {
+            let beyond = || after.split_once(QUOTE).map(|it| it.1);
+            let next = parts.get(at + 1).copied().or_else(beyond);
+            next.is_some_and(|it| it.trim_start().starts_with(':'))
+        };
+        let (first, last) = (strings().next(), strings().next_back());
+        let over_keys = first.is_some_and(is_key);
+        let mut takers: Vec<usize> = strings()
+            .filter(|it| parts[*it].contains(char::is_alphanumeric))
+            .filter(|it| Some(*it) == last || over_keys || !is_key(*it))
+            .collect();
+        if takers.is_empty() {
+            takers.extend(first);
         }
-        if !placed {
-            new = format!("{QUOTE}{with}{QUOTE}");
+        let shares = shares(with, takers.len());
+        for (taker, share) in takers.iter().zip(&shares) {
+            parts[*taker] = share;
         }
+        let new = if takers.is_empty() {
+            format!("{QUOTE}{with}{QUOTE}")
+        } else {
+            parts.join(QUOTE.to_string().as_str())
+        };
         self.0 = format!("{before}{new}{after}");
     }
 
@@ -64,6 +74,20 @@ impl Json {
     pub fn write(&self) -> String {
         JsonWriter::default().push(&self.0)
     }
+}
+
+/// A name's words over so many places, without commas: one for each, the last gets the rest.
+#[must_use]
+pub fn shares(name: &str, places: usize) -> Vec<String> {
+    let mut words = name.split_whitespace().map(|it| it.trim_end_matches(','));
+    let mut shares: Vec<String> =
+        (1..places).map(|_| words.next().unwrap_or_default().to_owned()).collect();
+    match places {
+        0 => {}
+        1 => shares.push(name.to_owned()),
+        _ => shares.push(words.collect::<Vec<_>>().join(" ")),
+    }
+    shares
 }
 
 /// Undoes escapes in JSON text that arrives in pieces, wherever it is cut.
@@ -277,6 +301,27 @@ mod tests {
         // A name of digits may be a number.
         replaced(r#"{"year": 1984}"#, "1984", "1984", r#"{"year": "Z"}"#);
         replaced(r#"[19, "84 b"]"#, "19", "84", r#"[19, "Z b"]"#);
+    }
+
+    #[test]
+    fn a_name_over_several_strings_keeps_the_keys_between() {
+        let check = |json: &str, first: &str, last: &str, want: &str| {
+            let mut read = Json::read(json);
+            let start = read.text().find(first).unwrap();
+            let end = read.text().rfind(last).unwrap() + last.len();
+            read.replace(start..end, "Zorvan Kell");
+            assert_eq!(read.write(), want);
+        };
+        check(
+            r#"{"first":"Ann","middle":"","last":"Lee"}"#,
+            "Ann",
+            "Lee",
+            r#"{"first":"Zorvan","middle":"","last":"Kell"}"#,
+        );
+        check(r#"{"Ann":1, "Lee" : 2}"#, "Ann", "Lee", r#"{"Zorvan":1, "Kell" : 2}"#);
+        check(r#"{"Ann": "Lee"}"#, "Ann", "Lee", r#"{"Zorvan": "Kell"}"#);
+        assert_eq!(shares("Zora", 2), ["Zora", ""]);
+        assert_eq!(shares("C, A B", 2), ["C", "A B"]);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ mod tools;
 pub use chat::{Input, Message, Request, Role, Sampling};
 pub use corruption::{Corruption, CorruptionFunction, Entity, InputSpan, Place};
 pub use evidence::{Evidence, View};
-pub use json::{Json, JsonReader, JsonWriter};
+pub use json::{Json, JsonReader, JsonWriter, QUOTE, shares};
 pub use offset::{Offset, OffsetPair};
 pub use reply::{Finish, ReplyEvent, Scored, TokenLogprob, ToolCallPiece, Usage};
 pub use tools::{

@@ -41,6 +41,11 @@ impl Copied {
         self.held.is_empty()
     }
 
+    /// What is held, which is forgotten.
+    pub(super) fn take(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
     /// Takes more text and lets go of what is no copy and can become none.
     pub(super) fn push(
         &mut self,

@@ -7,18 +7,22 @@
 //!
 //! The arguments of tool calls are JSON. They are scanned with the escapes in their strings undone,
 //! each call on its own, and written as JSON again, so that no escape hides a name and no replacement
-//! ends a string. JSON within a string of theirs is a text like any other, with its own escapes.
+//! ends a string. JSON within a string of theirs is a text like any other, with its own escapes. A name
+//! over several strings of one call gives each of them a word of its surrogate; from what could be its
+//! first half on a call waits for its next string.
 //!
-//! Copies of protected text are looked for in the text of a reply, not in the arguments of calls. A
-//! choice ends where one begins. What begins like one waits until it is none.
+//! A choice ends where its text begins to copy protected text, a string of arguments there too. What
+//! begins like a copy waits until it is none.
 //!
 //! Log-probabilities leave with their text and end where it was replaced or a call begins. A rival of a
 //! token that would write a word of a name, or three letters of one and more, is dropped.
 
+mod call;
 mod channel;
 mod copies;
 mod rivals;
 mod scan;
+mod spread;
 
 #[cfg(test)]
 mod tests;
@@ -26,9 +30,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{
-    Finish, JsonReader, JsonWriter, ReplyEvent, TokenLogprob, ToolCallPiece, function_name,
-};
+use crate::types::{Finish, ReplyEvent, TokenLogprob, ToolCallPiece, function_name};
+use call::Call;
 use channel::Channel;
 use copies::Copied;
 use rivals::Written;
@@ -90,14 +93,6 @@ struct Choice {
     written: Written,
     /// Text was replaced or a call has begun, so that log-probabilities are not those of the text.
     altered: bool,
-}
-
-/// What is kept of one call.
-#[derive(Debug, Default)]
-struct Call {
-    reader: JsonReader,
-    arguments: Channel,
-    writer: JsonWriter,
 }
 
 impl Window {
@@ -265,10 +260,8 @@ impl Window {
         if state.ended {
             return None;
         }
-        let call = self.calls.entry((choice, piece.index)).or_default();
-        let text = call.reader.push(&piece.arguments);
-        call.arguments.held.push_str(&text);
-        piece.arguments = self.release_arguments((choice, piece.index), false);
+        self.calls.entry((choice, piece.index)).or_default();
+        piece.arguments = self.pass_on((choice, piece.index), &piece.arguments, false);
         if !self.functions.contains(&piece.name)
             && let Some(other) = self.replaced(&piece.name)
         {
@@ -290,12 +283,13 @@ impl Window {
         (scan.hits > 0).then_some(scan.out)
     }
 
-    fn release_arguments(&mut self, key: (usize, usize), finished: bool) -> String {
+    /// Moves arguments of a call on.
+    fn pass_on(&mut self, key: (usize, usize), json: &str, finished: bool) -> String {
         let Some(call) = self.calls.get_mut(&key) else { return String::new() };
-        let released = call.arguments.release(&self.patterns, finished);
-        self.scanned += released.scanned;
-        self.hits += released.hits;
-        call.writer.push(&released.text)
+        let passed = call.push(&self.patterns, &self.copies, json, finished);
+        self.scanned += passed.scanned;
+        self.hits += passed.hits;
+        passed.text
     }
 
     /// Releases all that is left of a choice, and whether it ended before the model did.
@@ -305,7 +299,7 @@ impl Window {
         let calls = self.calls.range((choice, 0)..=(choice, usize::MAX));
         let keys: Vec<(usize, usize)> = calls.map(|it| *it.0).collect();
         for key in keys {
-            let arguments = self.release_arguments(key, true);
+            let arguments = self.pass_on(key, "", true);
             self.calls.remove(&key);
             if !arguments.is_empty() {
                 let piece = ToolCallPiece { index: key.1, arguments, ..ToolCallPiece::default() };

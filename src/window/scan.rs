@@ -25,6 +25,9 @@ pub struct PatternSet {
     words: Vec<(Vec<char>, usize)>,
     restores: bool,
     most_held: usize,
+    /// Indices into `list` by first letter, longest pattern first: what is looked for over several
+    /// strings.
+    by_letter: HashMap<char, Vec<usize>>,
 }
 
 /// What one reply is searched for.
@@ -41,10 +44,12 @@ struct Group {
 }
 
 #[derive(Debug)]
-struct Pattern {
+pub(super) struct Pattern {
     /// Who it belongs to, in the caller's count.
     owner: usize,
     chars: Vec<char>,
+    /// Its letters alone.
+    pub(super) letters: Vec<char>,
     text: String,
     with: String,
 }
@@ -84,7 +89,7 @@ impl PatternSet {
     #[must_use]
     pub fn new(replacements: impl IntoIterator<Item = (usize, Replacement)>) -> Self {
         let mut set = Self::default();
-        let mut known = HashSet::new();
+        let (mut known, mut spread) = (HashSet::new(), HashSet::new());
         let mut longest = 0;
         for (owner, it) in replacements {
             set.restores |= it.kind == Kind::Restore;
@@ -99,9 +104,18 @@ impl PatternSet {
             set.words.extend(words.map(|it| (it.to_vec(), owner)));
             longest = longest.max(pattern.len());
             set.by_first.entry(*first).or_default().push(set.list.len());
-            set.list.push(Pattern { owner, chars, text: pattern.to_owned(), with: it.with });
+            let letters: Vec<char> = chars.iter().copied().filter(|it| is_word(*it)).collect();
+            // Chance cuts a short word in two, and every pattern with these letters is the same here.
+            let long = chars.contains(&' ') || letters.len() >= FEWEST_TELLING;
+            if let Some(first) = letters.first().filter(|_| long)
+                && spread.insert((owner, letters.clone()))
+            {
+                set.by_letter.entry(*first).or_default().push(set.list.len());
+            }
+            let (text, with) = (pattern.to_owned(), it.with);
+            set.list.push(Pattern { owner, chars, letters, text, with });
         }
-        for indices in set.by_first.values_mut() {
+        for indices in set.by_first.values_mut().chain(set.by_letter.values_mut()) {
             indices.sort_by_key(|it| std::cmp::Reverse(set.list[*it].chars.len()));
         }
         set.words.sort_unstable();
@@ -240,6 +254,15 @@ impl Patterns {
         scan
     }
 
+    /// What is looked for over several strings and begins with a letter.
+    pub(super) fn beginning_with(&self, letter: char) -> impl Iterator<Item = &Pattern> {
+        self.groups.iter().flat_map(move |group| {
+            let indices = group.set.by_letter.get(&letter).into_iter().flatten();
+            let patterns = indices.map(|it| &group.set.list[*it]);
+            patterns.filter(|it| !group.exempt.contains(&it.owner))
+        })
+    }
+
     /// Whether a word of the text that reaches past its byte `from` is a word of a pattern, or the
     /// beginning of one; shorter than three letters it is neither.
     pub(super) fn begins_name(&self, text: &str, from: usize) -> bool {
@@ -270,8 +293,38 @@ impl Patterns {
     }
 }
 
+/// A letter or digit of a text.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) ch: char,
+    /// Its bytes of the text.
+    pub(super) span: Range<usize>,
+    /// Whether a word begins with it.
+    pub(super) begins: bool,
+    /// Whether a word ends with it. Unknown at the end of the text.
+    pub(super) ends: Option<bool>,
+}
+
+/// The letters of a text, as they are compared. `in_word`: the text goes on from a letter.
+pub(super) fn letters(text: &str, mut in_word: bool) -> Vec<Letter> {
+    let normalised = normalise(text);
+    let mut letters: Vec<Letter> = Vec::new();
+    for Glyph { ch, span } in view(&normalised) {
+        let word = is_word(ch);
+        if let Some(last) = letters.last_mut().filter(|it| it.ends.is_none()) {
+            last.ends = Some(!word);
+        }
+        if word {
+            let span = normalised.original_span(span);
+            letters.push(Letter { ch, span, begins: !in_word, ends: None });
+        }
+        in_word = word;
+    }
+    letters
+}
+
 /// Whether so many letters of a name that a reply ends with give it away.
-fn tells(written: usize, all: usize) -> bool {
+pub(super) fn tells(written: usize, all: usize) -> bool {
     written >= FEWEST_TELLING && 2 * written > all
 }
 
@@ -314,7 +367,7 @@ fn view(normalised: &Normalised) -> Vec<Glyph> {
     glyphs
 }
 
-fn is_word(ch: char) -> bool {
+pub(super) fn is_word(ch: char) -> bool {
     ch.is_alphanumeric() || is_combining_mark(ch)
 }
 
@@ -324,7 +377,7 @@ fn boundary(left: Option<char>, right: Option<char>) -> bool {
 }
 
 /// The replacement in the manner of what it replaces: all capitals, all lower case, or as given.
-fn styled(pattern: &Pattern, original: &str) -> String {
+pub(super) fn styled(pattern: &Pattern, original: &str) -> String {
     let letters = || original.chars().filter(|it| it.is_alphabetic());
     let cased = |text: &str| text.chars().any(char::is_uppercase);
     if letters().count() > 1 && letters().all(char::is_uppercase) {
@@ -337,6 +390,6 @@ fn styled(pattern: &Pattern, original: &str) -> String {
     pattern.with.clone()
 }
 
-fn slice(text: &str, span: Range<usize>) -> &str {
+pub(super) fn slice(text: &str, span: Range<usize>) -> &str {
     text.get(span).expect("spans of a normalised text lie on character boundaries")
 }

@@ -300,10 +300,46 @@ fn names_in_arguments_are_replaced_and_the_json_stays_valid() {
     arguments(r#"{"q":"a \"Ann\u0020L\u0065e\"\n"}"#, r#"{"q":"a \"Zora Kell\"\n"}"#);
     arguments(r#"{"q":"\u00c9mile No\u00EBl"}"#, r#"{"q":"Osric Thorn"}"#);
     arguments(r#"{"Ann Lee":"Ann Leeds"}"#, r#"{"Zora Kell":"Ann Leeds"}"#);
-    arguments(r#"["Ann", "Lee"]"#, r#"["Ann", "Lee"]"#);
     arguments("Ann Lee", "Zora Kell");
     // The end of the reply decides, as it does for text.
     arguments(r#"{"who": "Ann Le"#, r#"{"who": "Zora Kell"#);
+}
+
+#[test]
+fn names_over_several_strings_of_arguments_are_replaced() {
+    arguments(r#"["Ann", "Lee"]"#, r#"["Zora", "Kell"]"#);
+    arguments(r#"{"first":"ANN","last":"LEE","n":1}"#, r#"{"first":"ZORA","last":"KELL","n":1}"#);
+    arguments(r#"["A\u006en", {"x": "Lee"}]"#, r#"["Zora", {"x": "Kell"}]"#);
+    arguments(r#"{"a":"","b":"by A","c":"nn Lee."}"#, r#"{"a":"","b":"by Zora","c":"Kell."}"#);
+    arguments(r#"{"Ann":"Lee"}"#, r#"{"Zora":"Kell"}"#);
+    arguments(r#"{"Ann":1,"Lee":["x"]}"#, r#"{"Zora":1,"Kell":["x"]}"#);
+    arguments(r#"["Ann", "Lee", "Moss", "Ann"]"#, r#"["Quill", "Vasko", "", "Ann"]"#);
+    arguments(r#"["Ann", "Leeds", "Joann", "Lee"]"#, r#"["Ann", "Leeds", "Joann", "Lee"]"#);
+    // A name in each string is taken first.
+    arguments(r#"["Ann Lee", "Ann Lee"]"#, r#"["Zora Kell", "Zora Kell"]"#);
+    arguments(r#"["Ann", "x", "Lee"]"#, r#"["Ann", "x", "Lee"]"#);
+    arguments(r#"["Émile", "Noë"#, r#"["Osric", "Thorn"#);
+}
+
+/// Only what could be the first half of a name waits.
+#[test]
+fn arguments_leave_as_soon_as_they_can() {
+    let mut window = window();
+    let mut left = |json: &str| called(&window.push(more(0, 0, json)), 0, 0)[2].clone();
+    assert_eq!(left(r#"{"q":"An apple and a"#), r#"{"q":"An apple and "#);
+    assert_eq!(left(r#"nn","r":"x"#), "");
+    assert_eq!(left(r#"y ","n":"#), r#"ann","r":"xy ","n":"#);
+    let pad = r#"["","", "#.repeat(2_000);
+    let json = format!(r#""Ann", {pad} "Lee"]"#);
+    let mut window = Window::new(vec![replacement("Ann Lee", "Zora Kell", Kind::Redact)]);
+    let mut events = Vec::new();
+    for piece in json.as_bytes().chunks(5) {
+        events.extend(window.push(more(0, 0, std::str::from_utf8(piece).unwrap())));
+    }
+    events.extend(window.push(finished(0)));
+    let want = json.replace("Ann", "Zora").replace("Lee", "Kell");
+    assert!(called(&events, 0, 0)[2] == want);
+    assert!(window.scanned() < 12 * json.len(), "{} of {}", window.scanned(), json.len());
 }
 
 #[test]

@@ -120,6 +120,22 @@ async fn no_text_answers_a_request_for_a_call() {
         request.tools.choice = choice;
         request
     };
+    let said_nothing = |style| async move {
+        let backend = Arc::new(Scripted::new([""; 0]));
+        let guarded = guarded(&backend, built(policy(vec![answer(style)])));
+        let events = events(&guarded, asks(Some(ToolChoice::Required))).await.unwrap();
+        assert!(backend.seen().is_empty());
+        let finish = events.iter().find_map(|it| match it {
+            ReplyEvent::Finished { finish, .. } => Some(*finish),
+            _ => None,
+        });
+        (said(&events, 0), finish.unwrap())
+    };
+    // Where there is no other treatment, the policy's own words stand.
+    let told = said_nothing(AnswerStyle::NeverKnew).await;
+    assert_eq!(told, ("No idea who that is.".to_owned(), Finish::Stop));
+    let told = said_nothing(AnswerStyle::ContentFilter).await;
+    assert_eq!(told, (String::new(), Finish::ContentFilter));
     let treatments = || vec![answer(AnswerStyle::NeverKnew), TreatmentSetting::Alias];
     for (choice, called) in [(Some(ToolChoice::Required), true), (Some(ToolChoice::Auto), false)] {
         let backend =

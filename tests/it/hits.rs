@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::policy::{DetectorSetting, Mode, OnHit, Policy, TreatmentSetting};
-use unlearn_proxy::types::{Finish, ReplyEvent};
+use unlearn_proxy::types::{Finish, Json, ReplyEvent, Tool};
 
 use crate::guarded::{built, events, guarded, policy, question, said};
 
@@ -84,4 +84,43 @@ async fn a_restart_sends_nothing_of_the_first_reply() {
     // The scripted model says it again: the window still stands in front of the client.
     assert_eq!(said(&events, 0), "It was Zorvan Kell.");
     assert_eq!(reads(asked, &["No hit."]).await, ("No hit.".to_owned(), Finish::Stop, 1));
+}
+
+/// The arguments of the only call, made after a question, and how many strings reached the model.
+async fn calls(policy: Policy, asks: &str, arguments: &[&str]) -> String {
+    let backend = Arc::new(Scripted::new([""; 0]).calling("find", arguments));
+    let guarded = guarded(&backend, built(policy));
+    let mut request = question(asks);
+    let function = Json::read("{\"name\":\"find\"}");
+    request.tools.offered = vec![Tool { name: "find".to_owned(), function }];
+    let mut told = String::new();
+    for event in events(&guarded, request).await.unwrap() {
+        if let ReplyEvent::ToolCall { piece, .. } = event {
+            told.push_str(&piece.arguments);
+        }
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_name_over_several_strings_of_a_call_is_seen() {
+    let alias = || policy(vec![TreatmentSetting::Alias]);
+    let pieces = ["{\"last\": \"Oka", "for\", \"fi", "rst\":\"Basil\", \"n\": 1}"];
+    let told = calls(alias(), "Who writes thrillers?", &pieces).await;
+    assert_eq!(told, "{\"last\": \"Kell\", \"first\":\"Zorvan\", \"n\": 1}");
+    // A surrogate that the model calls with is the client's name again.
+    let pieces = ["{\"first\": \"Zor", "van\", \"last\":\"Kell\"}"];
+    let told = calls(alias(), "Look Basil Okafor up.", &pieces).await;
+    assert_eq!(told, "{\"first\": \"Basil\", \"last\":\"Okafor\"}");
+    let told = calls(alias(), "Look Basil Okafor up.", &["[\"Kell, Zorvan\"]"]).await;
+    assert_eq!(told, "[\"Okafor, Basil\"]");
+}
+
+#[tokio::test]
+async fn a_string_of_a_call_ends_where_it_begins_to_copy() {
+    let pieces = ["{\"text\": \"So: The c", "at sat\\non", " the mat.\", \"n\": ", "\"the cat\"}"];
+    let told = calls(protecting(OnHit::Redact, true), "Go on.", &pieces).await;
+    assert_eq!(told, "{\"text\": \"So: \", \"n\": \"the cat\"}");
+    let told = calls(protecting(OnHit::Redact, false), "Go on.", &pieces).await;
+    assert_eq!(told, pieces.concat());
 }

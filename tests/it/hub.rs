@@ -56,12 +56,44 @@ fn start(model: &str, hub: &str, home: &Path) -> Result<String, (Option<i32>, St
     Err((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
+/// Whether a folder has a file of this name, however deep.
+fn holds(folder: &Path, name: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|it| {
+        let path = it.unwrap().path();
+        path.file_name().is_some_and(|it| it == name) || path.is_dir() && holds(&path, name)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_fetched_by_its_id_and_only_once() {
     let home = tempfile::tempdir().unwrap();
     let url = hub().await;
     let ready = start("owner/lab", &url, home.path()).unwrap();
     assert!(ready.contains("http://127.0.0.1:"), "{ready}");
+
+    // Whoever only checks policies needs no weights.
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab");
+    let offset = format!(
+        "{}[[treatment]]\nuse = \"offset\"\nexpert = {:?}\nanti_expert = {:?}\n",
+        POLICY.replace("authors", "others"),
+        lab.join("full"),
+        lab.join("retain")
+    );
+    let policy = home.path().join("policies/offset.toml");
+    std::fs::write(&policy, offset).unwrap();
+    let check = Command::new(env!("CARGO_BIN_EXE_unlearn-proxy"))
+        .args(["check", "--model", "owner/lab", "--policies"])
+        .arg(home.path().join("policies"))
+        .env("HF_ENDPOINT", &url)
+        .env("HF_HOME", &elsewhere)
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert!(holds(&elsewhere, "config.json") && !holds(&elsewhere, "model.safetensors"));
+    assert!(holds(home.path(), "model.safetensors"));
+    std::fs::remove_file(policy).unwrap();
 
     // The second time no hub is needed.
     let nowhere = "http://127.0.0.1:9";

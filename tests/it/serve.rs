@@ -229,6 +229,14 @@ fn says_what_is_wrong_and_exits_with_2() {
     let (code, text) = offset(&crate::engine::smoke().join("full"));
     assert_eq!(code, Some(2));
     assert!(text.contains("one vocabulary only"), "{text}");
+    let bare = dir.path().join("bare");
+    std::fs::create_dir(&bare).unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(lab.join("full").join(file), bare.join(file)).unwrap();
+    }
+    let (code, text) = offset(&bare);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("model.safetensors: not found"), "{text}");
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

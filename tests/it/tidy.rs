@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backend", &["engine", "types"]),
     ("detect", &["embed", "text", "types"]),
     ("window", &["text", "types"]),
-    ("treat", &["backend", "policy", "seed", "types", "window"]),
+    ("treat", &["backend", "policy", "seed", "text", "types", "window"]),
     (
         "service",
         &[
@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "policy",
             "seed",
             "telemetry",
+            "text",
             "treat",
             "types",
             "window",

@@ -1,7 +1,6 @@
 //! How a name may be written, and where it may be cut.
 
-/// Letters from which on a name is also found with its words run together.
-pub(super) const FEWEST_JOINED: usize = 8;
+use crate::text::{FEWEST_JOINED, other_orders};
 
 /// A name cut between two words.
 #[derive(Debug)]
@@ -11,25 +10,10 @@ pub(super) struct Cut {
     pub(super) entity: usize,
 }
 
-/// A name of several words with its words run together or linked, and one of two words with the
-/// last one first.
-#[must_use]
-pub fn other_orders(name: &str) -> Vec<String> {
-    let words: Vec<&str> = name.split(' ').collect();
-    let mut out = Vec::new();
-    if words.len() > 1 && letters(name) >= FEWEST_JOINED {
-        out.extend(["", "_", "-", ".", "+"].map(|it| words.join(it)));
-    }
-    if let [first, last] = words[..] {
-        out.push(format!("{last}, {first}"));
-    }
-    out
-}
-
 /// Other ways to write a normalised name of several words.
 pub(super) fn variants(name: &str) -> Vec<String> {
     let words: Vec<&str> = name.split(' ').collect();
-    let mut out = other_orders(name);
+    let mut out: Vec<String> = other_orders(name, name).into_iter().map(|it| it.0).collect();
     if words.len() > 1 && letters(name) >= FEWEST_JOINED {
         let turned: Vec<String> = words.iter().map(|it| it.chars().rev().collect()).collect();
         out.push(turned.join(" "));

@@ -96,6 +96,11 @@ fn finds_names_in_pieces_and_drawn_out() {
     check("join \"Basil\" and \"Mahfouz\"", &[("Basil\" and \"Mahfouz", 0)]);
     let arguments = r#"{"first": "Basil", "last": "Mahfouz"}"#;
     check(arguments, &[(r#"Basil", "last": "Mahfouz"#, 0)]);
+    let turned = r#"{"last":"Mahfouz","first":"Basil"}"#;
+    check(turned, &[(r#"Mahfouz","first":"Basil"#, 0)]);
+    let padded = r#"{"first":"Basil","middle":"","last":"Mahfouz"}"#;
+    check(padded, &[(r#"Basil","middle":"","last":"Mahfouz"#, 0)]);
+    check(r#"{"Basil":"Mahfouz"}"#, &[(r#"Basil":"Mahfouz"#, 0)]);
     let read = crate::types::Json::read(arguments).text().to_owned();
     let seen = names().inspect(Place::Text(0), &read).unwrap();
     assert_eq!(seen.iter().map(|it| it.entity).collect::<Vec<_>>(), [Some(0)]);
