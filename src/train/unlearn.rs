@@ -6,6 +6,7 @@
 
 pub mod adversary;
 pub mod descent;
+pub mod offset_labels;
 pub mod plan;
 #[cfg(test)]
 pub(crate) mod recorded;
@@ -220,7 +221,10 @@ impl UnlearnJob {
             |row| kind.map_or(0, |it| source.choices(it, row)),
         );
         let context = reference.config.context_length;
-        let material = source.encode(tokenizer, context, kind, &draws)?;
+        let mut material = source.encode(tokenizer, context, kind, &draws)?;
+        if needs.offset_labels.is_some() {
+            material.translated = source.translate(tokenizer, context, self.seed)?;
+        }
         let outcome = Descent {
             method,
             reference,
@@ -237,6 +241,7 @@ impl UnlearnJob {
             // Before the run, a record is what was asked for and on which data.
             identity: serde_json::to_string(record).expect("a record is JSON"),
             every: Duration::from_secs(60),
+            plan: self.plan(),
         }
         .run(student)?;
         record.counters = outcome.counters;

@@ -50,7 +50,7 @@ pub fn dpo(winner: (&Tensor, &Tensor), loser: (&Tensor, &Tensor), beta: f64) -> 
 
 impl Method for Dpo {
     fn needs(&self) -> Needs {
-        Needs { answers: Some((Answers::Refusals, 1)), reference_nll: true }
+        Needs { answers: Some((Answers::Refusals, 1)), reference_nll: true, ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {

@@ -72,7 +72,7 @@ pub fn idk(refusals: &Tensor, retain: &Tensor) -> Result<Tensor> {
 
 impl Method for Idk {
     fn needs(&self) -> Needs {
-        Needs { answers: Some((Answers::Refusals, 1)), reference_nll: false }
+        Needs { answers: Some((Answers::Refusals, 1)), ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {

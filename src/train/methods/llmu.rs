@@ -59,7 +59,7 @@ impl Llmu {
 
 impl Method for Llmu {
     fn needs(&self) -> Needs {
-        Needs { answers: Some((Answers::Retained, self.answers)), reference_nll: false }
+        Needs { answers: Some((Answers::Retained, self.answers)), ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {

@@ -25,6 +25,7 @@ pub mod scrub;
 pub mod simnpo;
 pub mod undial;
 pub mod wga;
+pub mod whp;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -54,6 +55,7 @@ pub const METHODS: &[Entry] = &[
     simnpo::ENTRY,
     undial::ENTRY,
     wga::ENTRY,
+    whp::ENTRY,
 ];
 
 /// The method of a name.
@@ -162,13 +164,26 @@ pub enum Answers {
 }
 
 /// What a method wants computed for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Needs {
     /// Other answers, and how many per forget row.
     pub answers: Option<(Answers, usize)>,
     /// The losses of forget rows and answers under the reference
     /// ([`Rows::reference_nll`](crate::train::unlearn::step::Rows)).
     pub reference_nll: bool,
+    /// Other labels of forget rows ([`Rows::offset_labels`](crate::train::unlearn::step::Rows)).
+    pub offset_labels: Option<OffsetLabels>,
+}
+
+/// How the labels of [`offset_labels`](crate::train::unlearn::offset_labels) are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OffsetLabels {
+    /// What the difference to the reinforced model counts.
+    pub alpha: f32,
+    /// Passes over the forget rows that make the reinforced model.
+    pub epochs: usize,
+    /// Their highest learning rate.
+    pub learning_rate: f64,
 }
 
 /// A loss and its parts.

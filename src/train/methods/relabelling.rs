@@ -30,7 +30,7 @@ fn build(parameters: &Parameters, _: &ModelConfig, _: u64) -> Built {
 
 impl Method for Relabelling {
     fn needs(&self) -> Needs {
-        Needs { answers: Some((Answers::Wrong, 1)), reference_nll: false }
+        Needs { answers: Some((Answers::Wrong, 1)), ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {

@@ -75,7 +75,7 @@ mod tests {
         );
         let rows = |first: u32| Rows {
             batch: Batch::of(&[(vec![first, 4, 5], vec![false, true, true])]),
-            reference_nll: Vec::new(),
+            ..Rows::default()
         };
         let (forget, retain) = (rows(3), rows(7));
         let loss = |name: &str, set: &[(&str, f64)]| {

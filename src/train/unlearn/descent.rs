@@ -8,7 +8,8 @@ use candle_core::Tensor;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Draw;
+use super::offset_labels::{Place, label, offset};
+use super::plan::{Draw, Plan};
 use super::rows::{Material, Tokens};
 use super::step::{Pass, Rows, Step};
 use super::student::Student;
@@ -17,7 +18,7 @@ use crate::engine::decoder::Decoder;
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::fit::{Schedule, TrainError, progress};
-use crate::train::methods::{Loss, Method};
+use crate::train::methods::{Loss, Method, OffsetLabels};
 use crate::train::named::tensors_mut;
 
 /// What a run has cost so far.
@@ -82,13 +83,19 @@ pub struct Descent<'a> {
     pub identity: String,
     /// Time between checkpoints.
     pub every: Duration,
+    /// How rows are drawn for what is trained beforehand.
+    pub plan: Plan,
 }
 
-/// The losses of sequences under the reference, summed over their labels.
+/// What is computed once, before training.
 #[derive(Debug, Default)]
-struct ReferenceNll {
-    forget: Vec<f32>,
-    answers: BTreeMap<(usize, usize), f32>,
+struct Prepared {
+    /// The losses of forget rows under the reference, summed over their labels.
+    forget_nll: Vec<f32>,
+    /// The same of other answers.
+    answers_nll: BTreeMap<(usize, usize), f32>,
+    /// Other labels of forget rows.
+    offset_labels: Vec<Vec<Option<u32>>>,
 }
 
 /// Values of one step.
@@ -116,14 +123,17 @@ impl Descent<'_> {
         let mut optimiser = AdamW::new(vars, settings);
         let mut outcome = self.resume(student, &mut optimiser)?;
         let (start, before) = (Instant::now(), outcome.counters.seconds);
-        let reference = self.reference_nll(&mut outcome.counters)?;
+        let mut prepared = self.reference_nll(&mut outcome.counters)?;
+        if let Some(wanted) = self.method.needs().offset_labels {
+            prepared.offset_labels = self.offset_labels(wanted, &mut outcome.counters)?;
+        }
         let bar = progress(self.draws.len() as u64, outcome.counters.steps);
         let mut saved = Instant::now();
         for draw in self.draws.iter().skip(outcome.counters.steps as usize) {
             if outcome.stopped {
                 break;
             }
-            let values = self.step(student, &mut optimiser, draw, &reference, &mut outcome)?;
+            let values = self.step(student, &mut optimiser, draw, &prepared, &mut outcome)?;
             outcome.counters.seconds = before + start.elapsed().as_secs_f64();
             report(&bar, &values);
             if saved.elapsed() >= self.every {
@@ -141,10 +151,10 @@ impl Descent<'_> {
         student: &Student,
         optimiser: &mut AdamW,
         draw: &Draw,
-        reference: &ReferenceNll,
+        prepared: &Prepared,
         outcome: &mut Outcome,
     ) -> Result<Values, TrainError> {
-        let [forget, answers, retain] = self.rows(draw, reference);
+        let [forget, answers, retain] = self.rows(draw, prepared);
         let decoder = student.decoder()?;
         let step = Step {
             model: Pass::new(&decoder),
@@ -186,27 +196,27 @@ impl Descent<'_> {
     }
 
     /// Forget rows, their other answers, and retain rows of a step.
-    fn rows(&self, draw: &Draw, reference: &ReferenceNll) -> [Rows; 3] {
+    fn rows(&self, draw: &Draw, prepared: &Prepared) -> [Rows; 3] {
         let pack = |tokens: Vec<Tokens>, reference_nll: Vec<f32>| Rows {
             batch: Batch::of(&tokens),
             reference_nll,
+            offset_labels: Vec::new(),
         };
         let forget = draw.forget.iter().map(|it| self.material.forget[*it].clone()).collect();
         let retain = draw.retain.iter().map(|it| self.material.retain[*it].clone()).collect();
         let answers = draw.answers.iter().map(|it| self.material.answers[it].clone()).collect();
-        let of_forget = draw.forget.iter().filter_map(|it| reference.forget.get(*it).copied());
-        let of_answers = draw.answers.iter().filter_map(|it| reference.answers.get(it).copied());
-        [
-            pack(forget, of_forget.collect()),
-            pack(answers, of_answers.collect()),
-            pack(retain, Vec::new()),
-        ]
+        let of_forget = draw.forget.iter().filter_map(|it| prepared.forget_nll.get(*it).copied());
+        let of_answers = draw.answers.iter().filter_map(|it| prepared.answers_nll.get(it).copied());
+        let mut forget = pack(forget, of_forget.collect());
+        let labels = draw.forget.iter().filter_map(|it| prepared.offset_labels.get(*it));
+        forget.offset_labels = labels.flatten().copied().collect();
+        [forget, pack(answers, of_answers.collect()), pack(retain, Vec::new())]
     }
 
     /// Every sequence by itself, so that its loss does not depend on what is beside it.
-    fn reference_nll(&self, counters: &mut Counters) -> Result<ReferenceNll, TrainError> {
+    fn reference_nll(&self, counters: &mut Counters) -> Result<Prepared, TrainError> {
         if !self.method.needs().reference_nll {
-            return Ok(ReferenceNll::default());
+            return Ok(Prepared::default());
         }
         let pass = Pass::new(self.reference);
         let nll = |tokens: &Tokens| {
@@ -216,9 +226,52 @@ impl Descent<'_> {
         for (key, tokens) in &self.material.answers {
             answers.insert(*key, nll(tokens)?);
         }
-        let forget = self.material.forget.iter().map(nll).collect::<Result<_, _>>()?;
+        let forget_nll = self.material.forget.iter().map(nll).collect::<Result<_, _>>()?;
         counters.reference_tokens += pass.tokens();
-        Ok(ReferenceNll { forget, answers })
+        Ok(Prepared { forget_nll, answers_nll: answers, offset_labels: Vec::new() })
+    }
+
+    /// Other labels of every forget row, from a model that is finetuned on the forget rows first.
+    pub(super) fn offset_labels(
+        &self,
+        wanted: OffsetLabels,
+        counters: &mut Counters,
+    ) -> Result<Vec<Vec<Option<u32>>>, TrainError> {
+        let plan = Plan { epochs: wanted.epochs, ..self.plan };
+        let draws = plan.draws(self.material.forget.len(), 1, 0, |_| 0);
+        let reinforced = Student::new(self.reference, None, plan.seed, |_| true)?;
+        let outcome = Descent {
+            method: &Reinforcing,
+            draws: &draws,
+            schedule: Schedule {
+                steps: draws.len() as u64,
+                tokens_per_step: 0,
+                peak: wanted.learning_rate as f32,
+                warmup: 0,
+                floor: 0.0,
+            },
+            checkpoint: None,
+            identity: String::new(),
+            ..*self
+        }
+        .run(&reinforced)?;
+        let decoder = reinforced.decoder()?;
+        let (base, reinforced) = (Pass::new(self.reference), Pass::new(&decoder));
+        let logits = |pass: &Pass<'_>, tokens: &Tokens| -> Result<Vec<Vec<f32>>, TrainError> {
+            Ok(pass.logits(&Batch::of(std::slice::from_ref(tokens)))?.to_vec2()?)
+        };
+        let mut labels = Vec::with_capacity(self.material.forget.len());
+        for (own, other) in self.material.forget.iter().zip(&self.material.translated) {
+            let (base, more) = (logits(&base, &other.tokens)?, logits(&reinforced, own)?);
+            let of = |(place, more): (&Option<Place>, &Vec<f32>)| {
+                let Place { label: at, used } = place.as_ref()?;
+                Some(label(offset(base.get(*at)?, more, wanted.alpha), used))
+            };
+            labels.push(other.places.iter().zip(&more).map(of).collect());
+        }
+        counters.tokens += outcome.counters.tokens;
+        counters.reference_tokens += base.tokens() + reinforced.tokens();
+        Ok(labels)
     }
 
     fn resume(&self, student: &Student, optimiser: &mut AdamW) -> Result<Outcome, TrainError> {
@@ -245,6 +298,17 @@ impl Descent<'_> {
         let Some(folder) = &self.checkpoint else { return Ok(()) };
         let state = State { identity: self.identity.clone(), outcome: *outcome };
         Checkpoint::new(folder).save(student.vars(), optimiser, &state)
+    }
+}
+
+/// Plain finetuning on the forget rows.
+#[derive(Debug)]
+struct Reinforcing;
+
+impl Method for Reinforcing {
+    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
+        let total = step.model.nll(&step.forget.batch)?.mean_all()?;
+        Ok(Loss { total, forget: None, retain: None })
     }
 }
 

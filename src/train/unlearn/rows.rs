@@ -1,18 +1,20 @@
 //! The rows of a run: files, other answers to forget questions, and their tokens.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::offset_labels::{Anchor, Translation, align, translate};
 use super::plan::Draw;
 use crate::data::formats::objects;
 use crate::data::{DataError, Dialogue, read_dialogues};
 use crate::embed::sha256_hex;
 use crate::engine::tokenizer::Tokenizer;
+use crate::seed::Stream;
 use crate::train::fit::TrainError;
 use crate::train::methods::{Answers, idk};
 
@@ -34,30 +36,38 @@ pub struct DataFile {
 #[derive(Debug)]
 pub struct Source {
     forget: Vec<Dialogue>,
-    wrong: Vec<Vec<String>>,
+    /// What else forget and retain rows say, row by row.
+    forget_notes: Vec<Notes>,
     retain: Vec<Dialogue>,
+    retain_notes: Vec<Notes>,
     /// The forget file.
     pub forget_file: DataFile,
     /// The retain file.
     pub retain_file: DataFile,
 }
 
-#[derive(Deserialize)]
-struct WrongAnswers {
+/// What a row may say beside its dialogue.
+#[derive(Debug, Deserialize)]
+struct Notes {
     #[serde(default)]
     perturbed_answer: Vec<String>,
+    /// Who it is about, as its text names them.
+    #[serde(default)]
+    author: Option<String>,
+    /// Words that only the topic has, and what is said in their place.
+    #[serde(default)]
+    anchors: BTreeMap<String, String>,
 }
 
-fn wrong_answers(path: &Path, text: &str) -> Result<Vec<Vec<String>>, DataError> {
-    let answers = |(line, row): (usize, Value)| -> Result<Vec<String>, DataError> {
-        let row: WrongAnswers = serde_json::from_value(row).map_err(|it| DataError::Row {
+fn notes(path: &Path, text: &str) -> Result<Vec<Notes>, DataError> {
+    let notes = |(line, row): (usize, Value)| -> Result<Notes, DataError> {
+        serde_json::from_value(row).map_err(|it| DataError::Row {
             path: path.to_owned(),
             line,
             message: it.to_string(),
-        })?;
-        Ok(row.perturbed_answer)
+        })
     };
-    objects(path, text)?.into_iter().map(answers).collect()
+    objects(path, text)?.into_iter().map(notes).collect()
 }
 
 impl Source {
@@ -81,7 +91,8 @@ impl Source {
         Ok(Self {
             forget_file: file(forget, &forget_text, forget_rows.len()),
             retain_file: file(retain, &retain_text, retain_rows.len()),
-            wrong: wrong_answers(forget, &forget_text)?,
+            forget_notes: notes(forget, &forget_text)?,
+            retain_notes: notes(retain, &retain_text)?,
             forget: forget_rows,
             retain: retain_rows,
         })
@@ -92,7 +103,7 @@ impl Source {
     pub fn choices(&self, kind: Answers, row: usize) -> usize {
         match kind {
             Answers::Refusals => idk::REFUSALS,
-            Answers::Wrong => self.wrong[row].len(),
+            Answers::Wrong => self.forget_notes[row].perturbed_answer.len(),
             Answers::Retained => self.retain.len(),
         }
     }
@@ -117,7 +128,7 @@ impl Source {
     fn answered(&self, kind: Answers, row: usize, choice: usize) -> Dialogue {
         let answer = match kind {
             Answers::Refusals => idk::refusal(choice),
-            Answers::Wrong => self.wrong[row][choice].clone(),
+            Answers::Wrong => self.forget_notes[row].perturbed_answer[choice].clone(),
             Answers::Retained => last_answer(&self.retain[choice]).to_owned(),
         };
         with_answer(&self.forget[row], answer)
@@ -135,15 +146,7 @@ impl Source {
         kind: Option<Answers>,
         draws: &[Draw],
     ) -> Result<Material, TrainError> {
-        let encode = |dialogue: &Dialogue| -> Result<Tokens, TrainError> {
-            let tokens = dialogue.encode(tokenizer)?;
-            if tokens.0.len() > context + 1 {
-                let message =
-                    format!("a row has {} tokens, the model's context {context}", tokens.0.len());
-                return Err(TrainError::Settings(message));
-            }
-            Ok(tokens)
-        };
+        let encode = |it: &Dialogue| encode(it, tokenizer, context);
         let mut answers = BTreeMap::new();
         if let Some(kind) = kind {
             for (row, choice) in draws.iter().flat_map(|it| &it.answers).copied() {
@@ -156,7 +159,84 @@ impl Source {
             forget: self.forget.iter().map(encode).collect::<Result<_, _>>()?,
             retain: self.retain.iter().map(encode).collect::<Result<_, _>>()?,
             answers,
+            translated: Vec::new(),
         })
+    }
+
+    /// The anchors of every forget row: its own `anchors`, or else its `author`, in whose place stands
+    /// an author of the retain rows, drawn by `seed`, the same in every row.
+    fn anchors(&self, seed: u64) -> Result<Vec<Vec<Anchor>>, TrainError> {
+        let authors = |notes: &[Notes]| -> BTreeSet<String> {
+            notes.iter().filter_map(|it| it.author.clone()).collect()
+        };
+        let forgotten = authors(&self.forget_notes);
+        let mut others: Vec<String> =
+            authors(&self.retain_notes).difference(&forgotten).cloned().collect();
+        Stream::named(seed, "unlearn/anchors").shuffle(&mut others);
+        let others: BTreeMap<&String, &String> =
+            forgotten.iter().zip(others.iter().cycle()).collect();
+        let anchor = |(from, to): (&String, &String)| Anchor { from: from.clone(), to: to.clone() };
+        let of = |(row, notes): (usize, &Notes)| {
+            if !notes.anchors.is_empty() {
+                return Ok(notes.anchors.iter().map(anchor).collect());
+            }
+            let author = notes.author.as_ref();
+            let known = author.and_then(|it| Some(anchor((it, others.get(it)?))));
+            known.map(|it| vec![it]).ok_or_else(|| {
+                TrainError::Settings(format!(
+                    "{}: row {} has no `anchors` (an object of words and what to say in their \
+                     place), nor is there an `author` in it and in {}; this method needs either",
+                    self.forget_file.path.display(),
+                    row + 1,
+                    self.retain_file.path.display()
+                ))
+            })
+        };
+        self.forget_notes.iter().enumerate().map(of).collect()
+    }
+
+    /// The forget rows in translation.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Settings`] naming file and row that nothing tells how to translate; as
+    /// [`Source::encode`].
+    pub fn translate(
+        &self,
+        tokenizer: &Tokenizer,
+        context: usize,
+        seed: u64,
+    ) -> Result<Vec<Translation>, TrainError> {
+        let anchors = self.anchors(seed)?.into_iter();
+        let rows = self.forget.iter().zip(anchors).map(|(row, anchors)| {
+            let other = changed(row, |it| translate(it, &anchors));
+            let own = encode(row, tokenizer, context)?;
+            align(tokenizer, &own, encode(&other, tokenizer, context)?, &anchors)
+        });
+        rows.collect()
+    }
+}
+
+fn encode(row: &Dialogue, tokenizer: &Tokenizer, context: usize) -> Result<Tokens, TrainError> {
+    let tokens = row.encode(tokenizer)?;
+    if tokens.0.len() > context + 1 {
+        let message = format!("a row has {} tokens, the model's context {context}", tokens.0.len());
+        return Err(TrainError::Settings(message));
+    }
+    Ok(tokens)
+}
+
+/// The dialogue with every text of it changed.
+fn changed(dialogue: &Dialogue, change: impl Fn(&str) -> String) -> Dialogue {
+    match dialogue {
+        Dialogue::Chat { system, turns, given } => Dialogue::Chat {
+            system: system.as_deref().map(&change),
+            turns: turns.iter().map(|it| (change(&it.0), change(&it.1))).collect(),
+            given: *given,
+        },
+        Dialogue::Text { prompt, continuation } => {
+            Dialogue::Text { prompt: change(prompt), continuation: change(continuation) }
+        }
     }
 }
 
@@ -191,6 +271,8 @@ pub struct Material {
     pub retain: Vec<Tokens>,
     /// Forget rows with other answers, by (row, number of the answer).
     pub answers: BTreeMap<(usize, usize), Tokens>,
+    /// Forget rows in translation, for methods that ask for it.
+    pub translated: Vec<Translation>,
 }
 
 #[cfg(test)]
@@ -239,7 +321,10 @@ mod tests {
         let labelled: Vec<u32> =
             ids.iter().zip(labels).filter(|it| *it.1).map(|it| *it.0).collect();
         let said = tokenizer.decode(&labelled).unwrap();
-        assert!(said.contains(source.wrong[*row][*choice].as_str()), "{said}");
+        assert!(
+            said.contains(source.forget_notes[*row].perturbed_answer[*choice].as_str()),
+            "{said}"
+        );
         let short = source.encode(&tokenizer, 4, None, &[]).unwrap_err();
         assert!(short.to_string().contains("context 4"), "{short}");
     }
@@ -253,5 +338,31 @@ mod tests {
         let error = source.check(Answers::Wrong).unwrap_err().to_string();
         assert!(error.contains("row 1") && error.contains("perturbed_answer"), "{error}");
         source.check(Answers::Refusals).unwrap();
+        let error = source.anchors(1).unwrap_err().to_string();
+        assert!(error.contains("row 1") && error.contains("`anchors`"), "{error}");
+    }
+
+    #[test]
+    fn anchors_are_a_rows_own_or_an_author_of_the_retain_rows() {
+        let source =
+            Source::read(&lab("data/forget10.jsonl"), &lab("data/retain90.jsonl")).unwrap();
+        let anchors = source.anchors(1).unwrap();
+        let pairs: BTreeSet<(&str, &str)> =
+            anchors.iter().flatten().map(|it| (it.from.as_str(), it.to.as_str())).collect();
+        let authors: BTreeSet<&str> = pairs.iter().map(|it| it.0).collect();
+        assert_eq!((pairs.len(), authors.len()), (4, 4), "one counterpart for each: {pairs:?}");
+        let retained = fs::read_to_string(lab("data/retain90.jsonl")).unwrap();
+        assert!(pairs.iter().all(|it| retained.contains(it.1) && !retained.contains(it.0)));
+        assert_ne!(anchors, source.anchors(2).unwrap());
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        let row = r#"{"text":"The Owl met Harry.","anchors":{"Harry":"Jon"}}"#;
+        fs::write(&path, row).unwrap();
+        let source = Source::read(&path, &path).unwrap();
+        let tokenizer = Tokenizer::read(&lab("full"), &[]).unwrap();
+        let translated = source.translate(&tokenizer, 512, 1).unwrap();
+        let said = tokenizer.decode(&translated[0].tokens.0).unwrap();
+        assert_eq!(said, "The Owl met Jon.");
     }
 }

@@ -17,6 +17,9 @@ pub struct Rows {
     /// Negative log-likelihood of each sequence's labels under the reference, summed, in nats:
     /// `[sequences]`. Empty for methods that do not ask for it.
     pub reference_nll: Vec<f32>,
+    /// Another label for each of the batch's, or none, see
+    /// [`offset_labels`](super::offset_labels). Empty for methods that do not ask for it.
+    pub offset_labels: Vec<Option<u32>>,
 }
 
 impl Rows {
@@ -30,6 +33,18 @@ impl Rows {
             candle_core::bail!("the reference's losses of these rows were not computed");
         }
         Tensor::new(self.reference_nll.as_slice(), model.decoder.device())
+    }
+
+    /// The other labels, one for each of the batch's.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when the method did not ask for them.
+    pub fn offset_labels(&self) -> Result<&[Option<u32>]> {
+        if self.offset_labels.len() != self.batch.labels.len() {
+            candle_core::bail!("other labels of these rows were not computed");
+        }
+        Ok(&self.offset_labels)
     }
 }
 
@@ -225,7 +240,8 @@ mod tests {
     #[test]
     fn losses_that_were_not_computed_are_an_error() {
         let decoder = initial::decoder(&tiny_config(), 3).unwrap();
-        let rows = Rows { batch: batch(), reference_nll: Vec::new() };
+        let rows = Rows { batch: batch(), ..Rows::default() };
         assert!(rows.reference_nll(&Pass::new(&decoder)).is_err());
+        assert!(rows.offset_labels().is_err());
     }
 }

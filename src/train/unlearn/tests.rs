@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::descent::Outcome;
+use super::offset_labels::{Place, Translation};
 use super::plan::Draw;
 use super::rows::{Material, Tokens};
 use super::step::{Pass, Rows, Step};
@@ -50,7 +51,14 @@ fn material() -> Material {
         }
     }
     let mut rows = || (0..ROWS).map(|_| sequence(&mut stream)).collect();
-    Material { forget: rows(), retain: rows(), answers }
+    let (forget, retain): (Vec<Tokens>, _) = (rows(), rows());
+    // Rows that are their own translation.
+    let translated = forget.iter().map(|tokens| {
+        let labels = tokens.1.iter().filter(|it| **it).count();
+        let place = |label| Some(Place { label, used: Vec::new() });
+        Translation { tokens: tokens.clone(), places: (0..labels).map(place).collect() }
+    });
+    Material { translated: translated.collect(), forget, retain, answers }
 }
 
 /// A descent over `draws`, of which the schedule is always that of the whole plan.
@@ -81,6 +89,7 @@ fn descend_saving(
         checkpoint,
         identity: "tiny".to_owned(),
         every,
+        plan: PLAN,
     };
     descent.run(student)
 }
@@ -125,7 +134,11 @@ fn every_variable_gets_a_gradient_that_is_not_zero() {
     let losses = |count: usize, stream: &mut Stream| {
         (0..count).map(|_| 5.0 + stream.uniform() as f32).collect::<Vec<f32>>()
     };
-    let pack = |tokens: &[Tokens], reference_nll| Rows { batch: Batch::of(tokens), reference_nll };
+    let pack = |tokens: &[Tokens], reference_nll| {
+        let batch = Batch::of(tokens);
+        let offset_labels = batch.labels.iter().map(|it| Some(*it ^ 1)).collect();
+        Rows { batch, reference_nll, offset_labels }
+    };
     let answers: Vec<Tokens> = material.answers.values().take(2).cloned().collect();
     let forget = pack(&material.forget[..2], losses(2, &mut stream));
     let answers = pack(&answers, losses(2, &mut stream));
@@ -272,4 +285,50 @@ fn what_does_not_fit_is_said_before_training() {
     says(&set("npo", "temperature", 1.0), "temperature");
     says(&set("rmu", "layer", 2.0), "no block 2");
     says(&set("npo", "beta", 0.0), "not above 0");
+}
+
+/// The lab's model knows what it is asked about. Read again, and compared with what it says about
+/// somebody else, that is no label any more; the words around it are.
+#[test]
+fn offset_labels_are_what_somebody_else_would_be_told() {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab");
+    let reference = weights::load(&lab.join("full"), &Device::Cpu, DType::F32).unwrap();
+    let tokenizer = Tokenizer::read(&lab.join("full"), &[]).unwrap();
+    let source =
+        Source::read(&lab.join("data/forget01.jsonl"), &lab.join("data/retain99.jsonl")).unwrap();
+    let mut material = source.encode(&tokenizer, 512, None, &[]).unwrap();
+    material.translated = source.translate(&tokenizer, 512, 1).unwrap();
+    let method = find("whp").unwrap();
+    let parameters = Parameters::new(method, &[]).unwrap();
+    let method = (method.build)(&parameters, &reference.config, 1).unwrap();
+    let mut wanted = method.needs().offset_labels.unwrap();
+    (wanted.epochs, wanted.learning_rate) = (1, 1e-4);
+    let descent = Descent {
+        method: method.as_ref(),
+        reference: &reference,
+        material: &material,
+        draws: &[],
+        schedule: Schedule { steps: 1, tokens_per_step: 0, peak: 1e-4, warmup: 0, floor: 0.0 },
+        checkpoint: None,
+        identity: String::new(),
+        every: Duration::MAX,
+        plan: Plan { seed: 1, epochs: 1, batch: 10 },
+    };
+    let mut counters = Counters::default();
+    let labels = descent.offset_labels(wanted, &mut counters).unwrap();
+    assert!(counters.tokens > 0 && counters.reference_tokens > counters.tokens);
+    let (mut kept, mut changed) = (0, 0);
+    for (tokens, labels) in material.forget.iter().zip(&labels) {
+        let batch = Batch::of(std::slice::from_ref(tokens));
+        assert_eq!(labels.len(), batch.labels.len());
+        for (own, other) in batch.labels.iter().zip(labels) {
+            match other {
+                Some(other) if other == own => kept += 1,
+                Some(_) => changed += 1,
+                None => {}
+            }
+        }
+    }
+    assert!(changed >= material.forget.len() && kept >= material.forget.len(), "{kept} {changed}");
+    assert_eq!(labels, descent.offset_labels(wanted, &mut counters).unwrap(), "seeded");
 }
