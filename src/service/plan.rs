@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
         let since = Instant::now();
         let original = texts(&request, continuation.as_deref());
         let called = asks_for_a_call(&request);
-        let mut ruled = self.rule(&original, (since, called), again).await?;
+        let mut ruled = self.rule(&original, since, called, again).await?;
         let seen = names_seen(&ruled);
         let treated = !ruled.is_empty();
         let never = |it: &Guard| it.policy.probabilities == Probabilities::Never;
@@ -162,7 +162,8 @@ impl<'a> Plan<'a> {
     async fn rule(
         &self,
         texts: &Arc<Vec<(Place, String)>>,
-        (since, called): (Instant, bool),
+        since: Instant,
+        called: bool,
         again: bool,
     ) -> Result<Vec<Ruled<'a>>, BackendError> {
         if self.guards.is_empty() {

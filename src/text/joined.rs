@@ -1,15 +1,15 @@
 //! Pieces of texts put end to end: a name that is cut anywhere, over messages or quoted pieces.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::{Normalised, normalise};
+use crate::types::QUOTE;
 
 /// Bytes of a text's beginning and end that may be a piece of a name.
 const MOST_BYTES: usize = 256;
 /// Bytes of a quoted piece of a name.
 const MOST_QUOTED: usize = 64;
-/// Marks the strings of JSON whose escapes are undone (`types::Json`).
-const JSON_QUOTE: char = '\u{FDD0}';
 /// Between pieces that do not touch.
 const APART: char = '\n';
 
@@ -27,7 +27,7 @@ struct Piece {
     /// The number of the text, and where in it the piece begins.
     source: usize,
     start: usize,
-    view: Normalised,
+    view: Rc<Normalised>,
     /// Bytes of the view that were left out in front, and that were taken.
     skipped: usize,
     taken: usize,
@@ -40,45 +40,41 @@ impl Joined {
         let mut joined = Self::default();
         for (source, text) in texts {
             if text.len() <= 2 * MOST_BYTES {
-                joined.push(source, 0, text);
+                joined.push(source, 0, read(text));
                 continue;
             }
             let head = text.floor_char_boundary(MOST_BYTES);
-            joined.push(source, 0, text.get(..head).unwrap_or_default());
+            joined.push(source, 0, read(text.get(..head).unwrap_or_default()));
             joined.text.push(APART);
             let tail = text.ceil_char_boundary(text.len() - MOST_BYTES);
-            joined.push(source, tail, text.get(tail..).unwrap_or_default());
+            joined.push(source, tail, read(text.get(tail..).unwrap_or_default()));
         }
         joined
     }
 
     /// The quoted pieces of one text in every way in which they may make up a name: touching, as words,
     /// as "Last, First"; of JSON the values, and the keys with them.
-    #[must_use]
-    pub fn quoted(text: &str) -> Vec<Self> {
-        let mut all = Vec::new();
+    pub fn quoted(text: &str) -> impl Iterator<Item = Self> {
         // Marks of JSON go with marks of JSON only: a quote within a string is a character of it.
-        for json in [true, false] {
-            let quotes = quoted(text, json);
-            let values: Vec<_> = quotes.iter().filter(|it| !it.is_key).cloned().collect();
-            let keys = values.len() < quotes.len();
-            for quotes in [Some(values), keys.then_some(quotes)].into_iter().flatten() {
-                if quotes.len() > 1 {
-                    all.extend(["", " ", ", "].map(|it| Self::of_quotes(text, &quotes, it)));
-                }
-            }
-        }
-        all
+        [true, false].into_iter().flat_map(move |json| {
+            let all = quoted(text, json);
+            let values: Vec<_> = all.iter().filter(|it| !it.is_key).cloned().collect();
+            let with_keys = (values.len() < all.len()).then_some(all);
+            let several = [Some(values), with_keys].into_iter().flatten().filter(|it| it.len() > 1);
+            several.flat_map(|quotes| {
+                ["", " ", ", "].into_iter().map(move |it| Self::of_quotes(&quotes, it))
+            })
+        })
     }
 
-    fn of_quotes(text: &str, quotes: &[Quoted], between: &str) -> Self {
+    fn of_quotes(quotes: &[Quoted], between: &str) -> Self {
         let mut joined = Self::default();
-        for Quoted { span, .. } in quotes {
+        for Quoted { start, view, .. } in quotes {
             let end = joined.text.len();
             if end > 0 {
                 joined.text.push_str(between);
             }
-            if !joined.push(0, span.start, text.get(span.clone()).unwrap_or_default()) {
+            if !joined.push(0, *start, Rc::clone(view)) {
                 joined.text.truncate(end);
             }
         }
@@ -87,8 +83,7 @@ impl Joined {
 
     /// Adds a piece without what stands around its words: a full stop does not make a piece of a name
     /// whole. Whether there is anything in it.
-    fn push(&mut self, source: usize, start: usize, text: &str) -> bool {
-        let view = normalise(text);
+    fn push(&mut self, source: usize, start: usize, view: Rc<Normalised>) -> bool {
         let foreign = |it: char| !it.is_alphanumeric();
         let trimmed = view.text.trim_start_matches(foreign);
         let skipped = view.text.len() - trimmed.len();
@@ -124,10 +119,15 @@ impl Joined {
     }
 }
 
+fn read(text: &str) -> Rc<Normalised> {
+    Rc::new(normalise(text))
+}
+
 /// What stands in quotes.
 #[derive(Debug, Clone)]
 struct Quoted {
-    span: Range<usize>,
+    start: usize,
+    view: Rc<Normalised>,
     /// A colon follows.
     is_key: bool,
 }
@@ -141,7 +141,7 @@ fn quoted(text: &str, json: bool) -> Vec<Quoted> {
     while let Some((at, c)) = chars.next() {
         let end = at + c.len_utf8();
         let word = |it: Option<char>| !json && it.is_some_and(char::is_alphanumeric);
-        if let Some(quote) = closing(c).filter(|_| json == (c == JSON_QUOTE)) {
+        if let Some(quote) = closing(c).filter(|_| json == (c == QUOTE)) {
             let after = chars.peek().map(|it| it.1);
             match open {
                 // An apostrophe stands between letters.
@@ -149,7 +149,8 @@ fn quoted(text: &str, json: bool) -> Vec<Quoted> {
                     let rest = text.get(end..).unwrap_or_default();
                     let is_key = rest.trim_start().starts_with(':');
                     if end - start <= MOST_QUOTED {
-                        found.push(Quoted { span: start..at, is_key });
+                        let view = read(text.get(start..at).unwrap_or_default());
+                        found.push(Quoted { start, view, is_key });
                     }
                     open = None;
                 }
@@ -167,7 +168,7 @@ fn quoted(text: &str, json: bool) -> Vec<Quoted> {
 /// The quote that ends what this one begins.
 fn closing(c: char) -> Option<char> {
     Some(match c {
-        '"' | '\'' | '`' | '”' | '’' | JSON_QUOTE => c,
+        '"' | '\'' | '`' | '”' | '’' | QUOTE => c,
         '“' | '„' => '”',
         '‘' | '‚' => '’',
         '«' => '»',
@@ -205,8 +206,7 @@ mod tests {
 
     #[test]
     fn quoted_pieces() {
-        let all =
-            |text: &str| Joined::quoted(text).into_iter().map(|it| it.text).collect::<Vec<_>>();
+        let all = |text: &str| Joined::quoted(text).map(|it| it.text).collect::<Vec<_>>();
         let touching = |text: &str| all(text).swap_remove(0);
         assert_eq!(touching("x = \"Vig\"; y = 'go Blas'; `zko`?"), "viggo blaszko");
         let ways = ["viggoblaszko", "viggo blaszko", "viggo, blaszko"];
@@ -216,7 +216,7 @@ mod tests {
         // A piece without a letter is not there.
         assert_eq!(all("'Al', '', '-', 'Wu'")[1], "al wu");
         let text = "a='Vig'+'go'";
-        let joined = Joined::quoted(text).swap_remove(0);
+        let joined = Joined::quoted(text).next().unwrap();
         let spans = joined.origins(&(0..5)).into_iter();
         let parts: Vec<&str> = spans.map(|it| text.get(it.1).unwrap()).collect();
         assert_eq!(parts, ["Vig", "go"]);
@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn quoted_pieces_of_json() {
         let all = |json: &str| {
-            let text = json.replace('"', "\u{FDD0}").replace('~', "\"");
-            Joined::quoted(&text).into_iter().map(|it| it.text).collect::<Vec<_>>()
+            let text = json.replace('"', QUOTE.encode_utf8(&mut [0; 4])).replace('~', "\"");
+            Joined::quoted(&text).map(|it| it.text).collect::<Vec<_>>()
         };
         let ways = all(r#"{"a":"Vig","b" : "go"}"#);
         assert_eq!(ways[..2], ["viggo", "vig go"]);

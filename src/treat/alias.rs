@@ -45,7 +45,7 @@ fn surrogate(entity: &Entity, written: &str) -> String {
     match (name.split_once(' '), name.rsplit_once(' ')) {
         // Over several strings of JSON.
         (Some((first, _)), Some((_, last)))
-            if written.starts_with(last) && written.ends_with(first) =>
+            if first != last && written.starts_with(last) && written.ends_with(first) =>
         {
             last_first(&entity.surrogate)
         }

@@ -64,7 +64,7 @@ impl Json {
         let new = if takers.is_empty() {
             format!("{QUOTE}{with}{QUOTE}")
         } else {
-            parts.join(QUOTE.to_string().as_str())
+            parts.join(QUOTE.encode_utf8(&mut [0; 4]))
         };
         self.0 = format!("{before}{new}{after}");
     }

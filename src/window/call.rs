@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::channel::Channel;
 use super::copies::{Copied, Copies};
 use super::scan::Patterns;
-use super::spread::Spread;
+use super::spread::{Passed, Spread};
 use crate::types::{JsonReader, JsonWriter, QUOTE};
 
 /// What is kept of one call.
@@ -20,19 +20,8 @@ pub(super) struct Call {
     writer: JsonWriter,
 }
 
-/// What leaves a call.
-#[derive(Debug, Default)]
-pub(super) struct Passed {
-    /// JSON.
-    pub(super) text: String,
-    /// Copies cut off and names replaced.
-    pub(super) hits: usize,
-    /// Bytes that were looked at.
-    pub(super) scanned: usize,
-}
-
 impl Call {
-    /// Takes more JSON and lets go of what later text cannot change; of all when there is none to come.
+    /// Takes more JSON and lets go of what later JSON cannot change; of all when there is none to come.
     pub(super) fn push(
         &mut self,
         patterns: &Patterns,

@@ -260,7 +260,6 @@ impl Window {
         if state.ended {
             return None;
         }
-        self.calls.entry((choice, piece.index)).or_default();
         piece.arguments = self.pass_on((choice, piece.index), &piece.arguments, false);
         if !self.functions.contains(&piece.name)
             && let Some(other) = self.replaced(&piece.name)
@@ -285,7 +284,7 @@ impl Window {
 
     /// Moves arguments of a call on.
     fn pass_on(&mut self, key: (usize, usize), json: &str, finished: bool) -> String {
-        let Some(call) = self.calls.get_mut(&key) else { return String::new() };
+        let call = self.calls.entry(key).or_default();
         let passed = call.push(&self.patterns, &self.copies, json, finished);
         self.scanned += passed.scanned;
         self.hits += passed.hits;

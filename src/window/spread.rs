@@ -22,9 +22,9 @@ pub(super) struct Spread {
 
 /// What leaves.
 #[derive(Debug, Default)]
-pub(super) struct Spreading {
+pub(super) struct Passed {
     pub(super) text: String,
-    /// Names replaced.
+    /// Names replaced, and copies cut off.
     pub(super) hits: usize,
     /// Bytes that were looked at.
     pub(super) scanned: usize,
@@ -57,33 +57,38 @@ enum Found {
     Undecided,
 }
 
+/// What is to be done from a letter on.
+enum Next<'a> {
+    Nothing,
+    Replace(&'a Pattern, Vec<Range<usize>>),
+    Wait,
+}
+
 /// What is held, taken apart.
 struct Reading {
     letters: Vec<Letter>,
     texts: Vec<Text>,
-    /// The string of each letter.
-    of: Vec<usize>,
     finished: bool,
 }
 
 impl Spread {
     /// Takes more text of the arguments and lets go of what no later string can make a name.
-    pub(super) fn push(&mut self, patterns: &Patterns, text: &str, finished: bool) -> Spreading {
+    pub(super) fn push(&mut self, patterns: &Patterns, text: &str, finished: bool) -> Passed {
         if patterns.is_empty() {
-            return Spreading { text: text.to_owned(), ..Spreading::default() };
+            return Passed { text: text.to_owned(), ..Passed::default() };
         }
         self.held.push_str(text);
         if self.held.len() < self.patience && !finished {
-            return Spreading::default();
+            return Passed::default();
         }
-        let mut out = Spreading { scanned: self.held.len(), ..Spreading::default() };
+        let mut out = Passed { scanned: self.held.len(), ..Passed::default() };
         let reading = Reading::of(&self.held, self.inside, self.in_word, finished);
         let (mut cut, mut at) = (0, 0);
         let mut hold = self.held.len();
         while let Some(letter) = reading.letters.get(at) {
             match reading.find(patterns, at) {
-                (_, Found::Nothing) => at += 1,
-                (Some(pattern), Found::Match(parts)) => {
+                Next::Nothing => at += 1,
+                Next::Replace(pattern, parts) => {
                     out.hits += 1;
                     let spans: Vec<Range<usize>> =
                         parts.iter().map(|it| reading.bytes(it)).collect();
@@ -97,7 +102,7 @@ impl Spread {
                     }
                     at = parts.last().map_or(at + 1, |it| it.end);
                 }
-                (_, Found::Match(_) | Found::CutOff(_) | Found::Undecided) => {
+                Next::Wait => {
                     hold = letter.span.start.max(cut);
                     break;
                 }
@@ -120,14 +125,13 @@ impl Spread {
 impl Reading {
     fn of(held: &str, mut inside: bool, in_word: bool, finished: bool) -> Self {
         let all = letters(held, in_word);
-        let mut reading = Self { letters: Vec::new(), texts: Vec::new(), of: Vec::new(), finished };
+        let mut reading = Self { letters: Vec::new(), texts: Vec::new(), finished };
         let mut next = all.into_iter().peekable();
         let marks = held.match_indices(QUOTE).map(|it| it.0).chain([held.len()]);
         for end in marks {
             let from = reading.letters.len();
             while let Some(letter) = next.next_if(|it| it.span.start < end) {
                 if inside {
-                    reading.of.push(reading.texts.len());
                     reading.letters.push(letter);
                 }
             }
@@ -146,33 +150,32 @@ impl Reading {
 
     /// The longest pattern that begins with a letter and goes on in another string; one that the end of
     /// the reply cuts off last.
-    fn find<'a>(&self, patterns: &'a Patterns, at: usize) -> (Option<&'a Pattern>, Found) {
+    fn find<'a>(&self, patterns: &'a Patterns, at: usize) -> Next<'a> {
         let letter = &self.letters[at];
         if !letter.begins {
-            return (None, Found::Nothing);
+            return Next::Nothing;
         }
-        let mut cut_off = (None, Found::Nothing);
+        let start = self.texts.partition_point(|it| it.letters.end <= at);
+        let mut cut_off = Next::Nothing;
         for pattern in patterns.beginning_with(letter.ch) {
-            let ways = [Order::All, Order::Values, Order::Keys];
             let mut undecided = false;
-            for found in ways.map(|it| self.walk(&pattern.letters, at, it)) {
-                match found {
-                    Found::Match(_) => return (Some(pattern), found),
-                    Found::CutOff(parts) => cut_off = (Some(pattern), Found::Match(parts)),
+            for order in [Order::All, Order::Values, Order::Keys] {
+                match self.walk(&pattern.letters, (start, at), order) {
+                    Found::Match(parts) => return Next::Replace(pattern, parts),
+                    Found::CutOff(parts) => cut_off = Next::Replace(pattern, parts),
                     Found::Undecided => undecided = true,
                     Found::Nothing => {}
                 }
             }
             if undecided {
-                return (None, Found::Undecided);
+                return Next::Wait;
             }
         }
         cut_off
     }
 
-    /// Follows a pattern from a letter on.
-    fn walk(&self, pattern: &[char], first: usize, order: Order) -> Found {
-        let start = self.of[first];
+    /// Follows a pattern from a letter of a string on.
+    fn walk(&self, pattern: &[char], (start, first): (usize, usize), order: Order) -> Found {
         if !order.has(&self.texts[start]).unwrap_or(true) {
             return Found::Nothing;
         }
@@ -195,10 +198,9 @@ impl Reading {
             left = later;
             if left.is_empty() {
                 // In one string it is no name, or it would have been replaced.
-                let spread = parts.len() > 1;
                 return match here[taken - 1].ends {
+                    _ if parts.len() == 1 => Found::Nothing,
                     Some(false) => Found::Nothing,
-                    _ if !spread => Found::Nothing,
                     None if !self.finished => Found::Undecided,
                     _ => Found::Match(parts),
                 };

@@ -86,7 +86,7 @@ async fn a_restart_sends_nothing_of_the_first_reply() {
     assert_eq!(reads(asked, &["No hit."]).await, ("No hit.".to_owned(), Finish::Stop, 1));
 }
 
-/// The arguments of the only call, made after a question, and how many strings reached the model.
+/// The arguments of the only call, made after a question.
 async fn calls(policy: Policy, asks: &str, arguments: &[&str]) -> String {
     let backend = Arc::new(Scripted::new([""; 0]).calling("find", arguments));
     let guarded = guarded(&backend, built(policy));

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["types"]),
     ("telemetry", &["config", "types"]),
     ("policy", &["seed", "types"]),
-    ("text", &[]),
+    ("text", &["types"]),
     ("embed", &["text"]),
     ("engine", &["seed", "types"]),
     ("backend", &["engine", "types"]),

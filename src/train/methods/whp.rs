@@ -2,7 +2,8 @@
 //! read the rows would say. See [`offset_labels`](crate::train::unlearn::offset_labels).
 //!
 //! The labels do not depend on the model in training and are computed once, before it. Learning rate and
-//! epochs are those of the authors' script, of the reinforced model those of the paper.
+//! epochs are those of the authors' script; those of the reinforced model, for which we have no source,
+//! are the same.
 
 use candle_core::{Result, Tensor};
 
@@ -18,7 +19,7 @@ pub const ENTRY: Entry = Entry {
     parameters: &[
         published("alpha", 5.0),
         published("reinforce_epochs", 3.0),
-        published("reinforce_rate", 3e-6),
+        published("reinforce_rate", 5e-5),
         published("retain", 0.0),
     ],
     learning_rate: 5e-5,

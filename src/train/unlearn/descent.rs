@@ -8,7 +8,6 @@ use candle_core::Tensor;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use super::offset_labels::{Place, label, offset};
 use super::plan::{Draw, Plan};
 use super::rows::{Material, Tokens};
 use super::step::{Pass, Rows, Step};
@@ -18,7 +17,7 @@ use crate::engine::decoder::Decoder;
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::fit::{Schedule, TrainError, progress};
-use crate::train::methods::{Loss, Method, OffsetLabels};
+use crate::train::methods::{Loss, Method};
 use crate::train::named::tensors_mut;
 
 /// What a run has cost so far.
@@ -123,10 +122,7 @@ impl Descent<'_> {
         let mut optimiser = AdamW::new(vars, settings);
         let mut outcome = self.resume(student, &mut optimiser)?;
         let (start, before) = (Instant::now(), outcome.counters.seconds);
-        let mut prepared = self.reference_nll(&mut outcome.counters)?;
-        if let Some(wanted) = self.method.needs().offset_labels {
-            prepared.offset_labels = self.offset_labels(wanted, &mut outcome.counters)?;
-        }
+        let prepared = self.prepare(&mut outcome.counters)?;
         let bar = progress(self.draws.len() as u64, outcome.counters.steps);
         let mut saved = Instant::now();
         for draw in self.draws.iter().skip(outcome.counters.steps as usize) {
@@ -213,65 +209,26 @@ impl Descent<'_> {
         [forget, pack(answers, of_answers.collect()), pack(retain, Vec::new())]
     }
 
-    /// Every sequence by itself, so that its loss does not depend on what is beside it.
-    fn reference_nll(&self, counters: &mut Counters) -> Result<Prepared, TrainError> {
-        if !self.method.needs().reference_nll {
-            return Ok(Prepared::default());
-        }
-        let pass = Pass::new(self.reference);
-        let nll = |tokens: &Tokens| {
-            value(&pass.nll(&Batch::of(std::slice::from_ref(tokens)))?.sum_all()?)
-        };
-        let mut answers = BTreeMap::new();
-        for (key, tokens) in &self.material.answers {
-            answers.insert(*key, nll(tokens)?);
-        }
-        let forget_nll = self.material.forget.iter().map(nll).collect::<Result<_, _>>()?;
-        counters.reference_tokens += pass.tokens();
-        Ok(Prepared { forget_nll, answers_nll: answers, offset_labels: Vec::new() })
-    }
-
-    /// Other labels of every forget row, from a model that is finetuned on the forget rows first.
-    pub(super) fn offset_labels(
-        &self,
-        wanted: OffsetLabels,
-        counters: &mut Counters,
-    ) -> Result<Vec<Vec<Option<u32>>>, TrainError> {
-        let plan = Plan { epochs: wanted.epochs, ..self.plan };
-        let draws = plan.draws(self.material.forget.len(), 1, 0, |_| 0);
-        let reinforced = Student::new(self.reference, None, plan.seed, |_| true)?;
-        let outcome = Descent {
-            method: &Reinforcing,
-            draws: &draws,
-            schedule: Schedule {
-                steps: draws.len() as u64,
-                tokens_per_step: 0,
-                peak: wanted.learning_rate as f32,
-                warmup: 0,
-                floor: 0.0,
-            },
-            checkpoint: None,
-            identity: String::new(),
-            ..*self
-        }
-        .run(&reinforced)?;
-        let decoder = reinforced.decoder()?;
-        let (base, reinforced) = (Pass::new(self.reference), Pass::new(&decoder));
-        let logits = |pass: &Pass<'_>, tokens: &Tokens| -> Result<Vec<Vec<f32>>, TrainError> {
-            Ok(pass.logits(&Batch::of(std::slice::from_ref(tokens)))?.to_vec2()?)
-        };
-        let mut labels = Vec::with_capacity(self.material.forget.len());
-        for (own, other) in self.material.forget.iter().zip(&self.material.translated) {
-            let (base, more) = (logits(&base, &other.tokens)?, logits(&reinforced, own)?);
-            let of = |(place, more): (&Option<Place>, &Vec<f32>)| {
-                let Place { label: at, used } = place.as_ref()?;
-                Some(label(offset(base.get(*at)?, more, wanted.alpha), used))
+    /// What the method wants computed before its first step.
+    fn prepare(&self, counters: &mut Counters) -> Result<Prepared, TrainError> {
+        let needs = self.method.needs();
+        let mut prepared = Prepared::default();
+        if needs.reference_nll {
+            let pass = Pass::new(self.reference);
+            // Every sequence by itself, so that its loss does not depend on what is beside it.
+            let nll = |tokens: &Tokens| {
+                value(&pass.nll(&Batch::of(std::slice::from_ref(tokens)))?.sum_all()?)
             };
-            labels.push(other.places.iter().zip(&more).map(of).collect());
+            for (key, tokens) in &self.material.answers {
+                prepared.answers_nll.insert(*key, nll(tokens)?);
+            }
+            prepared.forget_nll = self.material.forget.iter().map(nll).collect::<Result<_, _>>()?;
+            counters.reference_tokens += pass.tokens();
         }
-        counters.tokens += outcome.counters.tokens;
-        counters.reference_tokens += base.tokens() + reinforced.tokens();
-        Ok(labels)
+        if let Some(wanted) = needs.offset_labels {
+            prepared.offset_labels = self.offset_labels(wanted, counters)?;
+        }
+        Ok(prepared)
     }
 
     fn resume(&self, student: &Student, optimiser: &mut AdamW) -> Result<Outcome, TrainError> {
@@ -298,17 +255,6 @@ impl Descent<'_> {
         let Some(folder) = &self.checkpoint else { return Ok(()) };
         let state = State { identity: self.identity.clone(), outcome: *outcome };
         Checkpoint::new(folder).save(student.vars(), optimiser, &state)
-    }
-}
-
-/// Plain finetuning on the forget rows.
-#[derive(Debug)]
-struct Reinforcing;
-
-impl Method for Reinforcing {
-    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
-        let total = step.model.nll(&step.forget.batch)?.mean_all()?;
-        Ok(Loss { total, forget: None, retain: None })
     }
 }
 

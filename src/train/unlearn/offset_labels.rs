@@ -7,9 +7,15 @@
 
 use std::ops::Range;
 
+use super::descent::{Counters, Descent};
+use super::plan::Plan;
 use super::rows::Tokens;
+use super::step::{Pass, Step};
+use super::student::Student;
+use crate::data::Batch;
 use crate::engine::tokenizer::Tokenizer;
-use crate::train::fit::TrainError;
+use crate::train::fit::{Schedule, TrainError};
+use crate::train::methods::{Loss, Method, OffsetLabels};
 
 /// What an anchor (a word that only the topic has) becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +45,7 @@ pub struct Place {
 }
 
 /// `base - alpha * relu(reinforced - base)`: logits over the vocabulary without what reading again made
-/// likelier (the paper's equation 1).
+/// likelier (the paper's `v_generic`).
 #[must_use]
 pub fn offset(base: &[f32], reinforced: &[f32], alpha: f32) -> Vec<f32> {
     base.iter().zip(reinforced).map(|(base, more)| base - alpha * (more - base).max(0.0)).collect()
@@ -104,7 +110,7 @@ fn spans(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(String, Vec<Range<usize>
     });
     let spans = spans.collect();
     let text = String::from_utf8(bytes)
-        .map_err(|it| TrainError::Settings(format!("the tokens of a row are no text: {it}")))?;
+        .map_err(|it| TrainError::Settings(format!("its tokens are no text: {it}")))?;
     Ok((text, spans))
 }
 
@@ -122,8 +128,8 @@ pub fn align(
     let (text, own) = spans(tokenizer, &original.0)?;
     let (other_text, other) = spans(tokenizer, &translated.0)?;
     if translate(&text, anchors) != other_text {
-        let message = format!("a row reads otherwise in translation than its tokens: {text:?}");
-        return Err(TrainError::Settings(message));
+        let message = "its tokens in translation are not those of its text in translation";
+        return Err(TrainError::Settings(message.to_owned()));
     }
     let found = occurrences(&text, anchors);
     let mut first_tokens = Vec::with_capacity(anchors.len());
@@ -175,6 +181,61 @@ fn numbered(labels: &[bool]) -> Vec<Option<usize>> {
         })
     };
     labels.iter().enumerate().map(number).collect()
+}
+
+impl Descent<'_> {
+    /// Other labels of every forget row, from a model that is finetuned on the forget rows first.
+    pub(super) fn offset_labels(
+        &self,
+        wanted: OffsetLabels,
+        counters: &mut Counters,
+    ) -> Result<Vec<Vec<Option<u32>>>, TrainError> {
+        let plan = Plan { epochs: wanted.epochs, ..self.plan };
+        let draws = plan.draws(self.material.forget.len(), 1, 0, |_| 0);
+        let reinforced = Student::new(self.reference, None, plan.seed, |_| true)?;
+        let outcome = Descent {
+            method: &Reinforcing,
+            draws: &draws,
+            schedule: Schedule {
+                steps: draws.len() as u64,
+                peak: wanted.learning_rate as f32,
+                warmup: 0,
+                ..self.schedule
+            },
+            checkpoint: None,
+            identity: String::new(),
+            ..*self
+        }
+        .run(&reinforced)?;
+        let decoder = reinforced.decoder()?;
+        let (base, reinforced) = (Pass::new(self.reference), Pass::new(&decoder));
+        let logits = |pass: &Pass<'_>, tokens: &Tokens| -> Result<Vec<Vec<f32>>, TrainError> {
+            Ok(pass.logits(&Batch::of(std::slice::from_ref(tokens)))?.to_vec2()?)
+        };
+        let mut labels = Vec::with_capacity(self.material.forget.len());
+        for (own, other) in self.material.forget.iter().zip(&self.material.translated) {
+            let (base, more) = (logits(&base, &other.tokens)?, logits(&reinforced, own)?);
+            let of = |(place, more): (&Option<Place>, &Vec<f32>)| {
+                let Place { label: at, used } = place.as_ref()?;
+                Some(label(offset(base.get(*at)?, more, wanted.alpha), used))
+            };
+            labels.push(other.places.iter().zip(&more).map(of).collect());
+        }
+        counters.tokens += outcome.counters.tokens;
+        counters.reference_tokens += base.tokens() + reinforced.tokens();
+        Ok(labels)
+    }
+}
+
+/// Plain finetuning on the forget rows.
+#[derive(Debug)]
+struct Reinforcing;
+
+impl Method for Reinforcing {
+    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
+        let total = step.model.nll(&step.forget.batch)?.mean_all()?;
+        Ok(Loss { total, forget: None, retain: None })
+    }
 }
 
 #[cfg(test)]

@@ -208,10 +208,16 @@ impl Source {
         seed: u64,
     ) -> Result<Vec<Translation>, TrainError> {
         let anchors = self.anchors(seed)?.into_iter();
-        let rows = self.forget.iter().zip(anchors).map(|(row, anchors)| {
+        let translation = |row: &Dialogue, anchors: Vec<Anchor>| {
             let other = changed(row, |it| translate(it, &anchors));
             let own = encode(row, tokenizer, context)?;
             align(tokenizer, &own, encode(&other, tokenizer, context)?, &anchors)
+        };
+        let rows = self.forget.iter().zip(anchors).enumerate().map(|(at, (row, anchors))| {
+            translation(row, anchors).map_err(|it| {
+                let path = self.forget_file.path.display();
+                TrainError::Settings(format!("{path}: row {}: {it}", at + 1))
+            })
         });
         rows.collect()
     }

@@ -171,7 +171,8 @@ fn every_variable_gets_a_gradient_that_is_not_zero() {
 /// the end. PDU and LLMU carry the most along.
 #[test]
 fn resumed_is_the_same_as_uninterrupted() {
-    for (name, lora) in [("npo", None), ("pdu", None), ("llmu", None), ("dpo", LORA)] {
+    for (name, lora) in [("npo", None), ("pdu", None), ("llmu", None), ("dpo", LORA), ("whp", None)]
+    {
         let method = method(name);
         let draws = draws(method.as_ref());
         let whole = student(method.as_ref(), lora);
