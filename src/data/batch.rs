@@ -39,6 +39,29 @@ impl Batch {
         }
         batch
     }
+
+    /// The sequences that `keep` names, counted from 0, in their order.
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(usize) -> bool) -> Self {
+        let mut batch = Self { starts: vec![0], ..Self::default() };
+        let mut label = 0;
+        for (number, (span, count)) in self.starts.windows(2).zip(&self.label_counts).enumerate() {
+            let labels = label..label + count;
+            label = labels.end;
+            if !keep(number) {
+                continue;
+            }
+            let (before, after) = (span[0], batch.ids.len());
+            let rows = self.label_rows[labels.clone()].iter();
+            // A row of a sequence is not before the sequence.
+            batch.label_rows.extend(rows.map(|it| it - before as u32 + after as u32));
+            batch.labels.extend(&self.labels[labels]);
+            batch.ids.extend(&self.ids[before..span[1]]);
+            batch.starts.push(batch.ids.len());
+            batch.label_counts.push(*count);
+        }
+        batch
+    }
 }
 
 #[cfg(test)]
@@ -56,5 +79,19 @@ mod tests {
         assert_eq!(batch.label_rows, [1, 2]);
         assert_eq!(batch.labels, [12, 21]);
         assert_eq!(batch.label_counts, [1, 1]);
+    }
+
+    #[test]
+    fn some_sequences_are_packed_as_if_alone() {
+        let sequences = [
+            (vec![10, 11, 12], vec![false, false, true]),
+            (vec![20, 21], vec![true, true]),
+            (vec![30, 31, 32, 33], vec![false, true, false, true]),
+        ];
+        let batch = Batch::of(&sequences);
+        let some = [sequences[0].clone(), sequences[2].clone()];
+        assert_eq!(batch.only(|it| it != 1), Batch::of(&some));
+        assert_eq!(batch.only(|_| true), batch);
+        assert_eq!(batch.only(|_| false), Batch::of(&[]));
     }
 }

@@ -77,7 +77,23 @@ impl Decoder {
     pub fn blocks_watched(
         &self,
         rows: Tensor,
+        attend: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+        watch: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
+        self.blocks_routed(rows, attend, |_, neurons| Ok(neurons), watch)
+    }
+
+    /// The same, with the activations of every feed-forward block, `[rows, intermediate]`, replaced by
+    /// what `route(layer, activations)` makes of them.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn blocks_routed(
+        &self,
+        rows: Tensor,
         mut attend: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+        mut route: impl FnMut(usize, Tensor) -> Result<Tensor>,
         mut watch: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         let eps = self.config.norm_eps;
@@ -87,7 +103,7 @@ impl Decoder {
             let attended = attend(layer, &linear(&normed, &block.qkv)?)?;
             x = (x + linear(&attended, &block.output)?)?;
             let normed = ops::rms_norm(&x, &block.feed_forward_norm, eps)?;
-            let gated = ops::gated_silu(&linear(&normed, &block.gate_up)?)?;
+            let gated = route(layer, ops::gated_silu(&linear(&normed, &block.gate_up)?)?)?;
             x = (x + linear(&gated, &block.down)?)?;
             watch(layer + 1, &x)?;
         }
@@ -124,13 +140,28 @@ impl Decoder {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn forward(&self, embedded: Tensor, starts: &[usize]) -> Result<Tensor> {
+        self.forward_routed(embedded, starts, |_, neurons| Ok(neurons))
+    }
+
+    /// The same with changed activations, as in [`Self::blocks_routed`].
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn forward_routed(
+        &self,
+        embedded: Tensor,
+        starts: &[usize],
+        route: impl FnMut(usize, Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let packed = ops::Packed {
             starts: std::sync::Arc::new(starts.to_vec()),
             heads: self.config.heads,
             kv_heads: self.config.kv_heads,
             head_dim: self.config.head_dim,
         };
-        self.blocks(embedded, |_, qkv| ops::attention(qkv, &packed, &self.rope))
+        let attend = |_, qkv: &Tensor| ops::attention(qkv, &packed, &self.rope);
+        self.blocks_routed(embedded, attend, route, |_, _| Ok(()))
     }
 
     /// Where the weights are.

@@ -83,6 +83,22 @@ pub struct Example {
     pub text: Text,
 }
 
+impl Example {
+    /// Whether a name stands anywhere in it.
+    #[must_use]
+    pub fn mentions(&self, name: &str) -> bool {
+        match &self.text {
+            Text::Chat { system, turns, .. } => {
+                system.as_ref().is_some_and(|it| it.contains(name))
+                    || turns.iter().any(|it| it.0.contains(name) || it.1.contains(name))
+            }
+            Text::Completion { prompt, continuation } => {
+                prompt.contains(name) || continuation.contains(name)
+            }
+        }
+    }
+}
+
 /// Weights of the kinds in the stage on skills.
 const SKILLS: [(Kind, usize); 5] = [
     (Kind::Repeat, 12),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,20 @@ impl Fit<'_> {
         model: &Trainable,
         mut next: impl FnMut() -> Dialogue,
     ) -> Result<f32, TrainError> {
+        self.run_marked(model, || (next(), false), |batch, _| model.label_nll(batch)?.mean_all())
+    }
+
+    /// The same with a loss of one's own, of a batch and the marks that `next` gave its sequences.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn run_marked(
+        &self,
+        model: &Trainable,
+        mut next: impl FnMut() -> (Dialogue, bool),
+        loss: impl Fn(&Batch, &[bool]) -> candle_core::Result<Tensor>,
+    ) -> Result<f32, TrainError> {
         let vars = model.vars.iter().map(|it| it.1.clone()).collect();
         let mut optimiser = AdamW::new(vars, AdamWSettings::default());
         let mut state = self.resume(model, &mut optimiser)?;
@@ -123,9 +138,9 @@ impl Fit<'_> {
         let mut saved = Instant::now();
         let (start, mut tokens) = (Instant::now(), 0usize);
         while state.step < self.schedule.steps {
-            let batch = self.draw(&mut next, &mut state.drawn)?;
+            let (batch, marks) = self.draw(&mut next, &mut state.drawn)?;
             tokens += batch.ids.len();
-            let loss = model.label_nll(&batch)?.mean_all()?;
+            let loss = loss(&batch, &marks)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
                 return Err(TrainError::Diverged { step: state.step, loss: value });
@@ -148,17 +163,19 @@ impl Fit<'_> {
 
     fn draw(
         &self,
-        next: &mut impl FnMut() -> Dialogue,
+        next: &mut impl FnMut() -> (Dialogue, bool),
         drawn: &mut u64,
-    ) -> Result<Batch, TrainError> {
-        let (mut sequences, mut rows) = (Vec::new(), 0);
+    ) -> Result<(Batch, Vec<bool>), TrainError> {
+        let (mut sequences, mut marks, mut rows) = (Vec::new(), Vec::new(), 0);
         while rows < self.schedule.tokens_per_step {
-            let sequence = next().encode(self.tokenizer)?;
+            let (dialogue, mark) = next();
+            let sequence = dialogue.encode(self.tokenizer)?;
             *drawn += 1;
             rows += sequence.0.len() - 1;
             sequences.push(sequence);
+            marks.push(mark);
         }
-        Ok(Batch::of(&sequences))
+        Ok((Batch::of(&sequences), marks))
     }
 
     fn resume(&self, model: &Trainable, optimiser: &mut AdamW) -> Result<State, TrainError> {

@@ -8,9 +8,12 @@ use std::time::Duration;
 use candle_core::{DType, Device};
 
 use super::fit::{Fit, Schedule, TrainError};
+use super::initial;
+use super::routing::Routing;
 use super::tokenizer;
 use super::trainable::Trainable;
 use crate::data::{Dialogue, read_dialogues};
+use crate::engine::decoder::Decoder;
 use crate::engine::model_config::ModelConfig;
 use crate::engine::rope::RopeConfig;
 use crate::engine::tokenizer::Tokenizer;
@@ -107,6 +110,9 @@ pub struct Pretraining {
     pub seed: u64,
     /// Folder of the results; work in progress is in `<out>/.work`.
     pub out: PathBuf,
+    /// Whether to train `routed` as well, which learns what is to be forgotten in neurons of its own,
+    /// and `routed-expanded`, which still has these.
+    pub route: bool,
 }
 
 impl Pretraining {
@@ -140,7 +146,17 @@ impl Pretraining {
             let mut corpus = Corpus::new(&world, stage, derive(self.seed, &[seed]));
             self.stage(name, schedule, &tokenizer, || Dialogue::from(corpus.example()))?;
         }
-        Ok(())
+        if !self.route {
+            return Ok(());
+        }
+        let corpus = |stage| Corpus::new(&world, stage, derive(self.seed, &[1]));
+        let (mut all, mut kept) = (corpus(Stage::Full), corpus(Stage::Retain));
+        let next = || {
+            let example = all.example();
+            let routed = world.forget(4).iter().any(|it| example.mentions(&it.name));
+            (Dialogue::from(example), routed)
+        };
+        self.routed(self.recipe.target, &tokenizer, next, || Dialogue::from(kept.example()))
     }
 
     /// A `full` and a `retain` model of anybody's rows: `retain` never sees the rows of `forget`.
@@ -167,7 +183,17 @@ impl Pretraining {
             let mut stream = Stream::new(derive(self.seed, &[seed]));
             self.stage(name, self.recipe.base, &tokenizer, || stream.pick(rows).clone())?;
         }
-        Ok(())
+        if !self.route {
+            return Ok(());
+        }
+        let streams = || Stream::new(derive(self.seed, &[1]));
+        let (mut stream, mut others) = (streams(), streams());
+        let next = || {
+            let row = stream.pick(&all).clone();
+            let routed = forget.contains(&row);
+            (row, routed)
+        };
+        self.routed(self.recipe.base, &tokenizer, next, || others.pick(&retain).clone())
     }
 
     fn tokenizer(&self, examples: impl FnOnce() -> Vec<Dialogue>) -> Result<Tokenizer, TrainError> {
@@ -187,38 +213,84 @@ impl Pretraining {
         next: impl FnMut() -> Dialogue,
     ) -> Result<(), TrainError> {
         let work = self.out.join(".work");
-        let before = match name {
-            "skills" => None,
-            "base" => Some(work.join("skills")),
-            _ => Some(work.join("base")),
-        };
         let in_progress = matches!(name, "skills" | "base");
         let result = if in_progress { work.join(name) } else { self.out.join(name) };
         if result.join("model.safetensors").exists() {
             return Ok(());
         }
-        let before = before.filter(|it| it.join("model.safetensors").exists());
-        let model = if let Some(before) = before {
-            Trainable::from_decoder(&weights::load(&before, &Device::Cpu, DType::F32)?)?
-        } else {
-            Trainable::random(&self.recipe.config(tokenizer), self.seed)?
-        };
+        let model = Trainable::from_decoder(&self.before(name, tokenizer)?)?;
         tracing::info!(stage = name, "training");
-        let fit = Fit {
+        let loss = self.fit(name, schedule, tokenizer).run(&model, next)?;
+        tracing::info!(stage = name, loss, "trained");
+        let dtype = if in_progress { DType::F32 } else { DType::F16 };
+        self.write(&model.decoder, &result, dtype)
+    }
+
+    /// Trains the models with routed gradients, unless they exist: `routed-expanded` as it was trained,
+    /// `routed` without the neurons that it got for what is to be forgotten. `next` marks what is routed
+    /// there; `kept` is what the smaller model finds its balance on.
+    fn routed(
+        &self,
+        schedule: Schedule,
+        tokenizer: &Tokenizer,
+        next: impl FnMut() -> (Dialogue, bool),
+        mut kept: impl FnMut() -> Dialogue,
+    ) -> Result<(), TrainError> {
+        let [expanded, ablated] = ["routed-expanded", "routed"].map(|it| self.out.join(it));
+        if ablated.join("model.safetensors").exists() {
+            return Ok(());
+        }
+        let routing = Routing::published(self.recipe.layers);
+        if !expanded.join("model.safetensors").exists() {
+            let before = self.before("routed", tokenizer)?;
+            let model = Trainable::from_decoder(&routing.expanded(&before, self.seed)?)?;
+            tracing::info!(stage = "routed", "training");
+            let fit = self.fit("routed", schedule, tokenizer);
+            let routed = |batch: &_, marks: &_| routing.loss(&model, batch, marks);
+            let loss = fit.run_marked(&model, next, routed)?;
+            tracing::info!(stage = "routed", loss, "trained");
+            self.write(&model.decoder, &expanded, DType::F16)?;
+        }
+        let model = routing.ablated(&weights::load(&expanded, &Device::Cpu, DType::F32)?)?;
+        let mut draw = |count| -> Result<Vec<_>, TrainError> {
+            (0..count).map(|_| Ok(kept().encode(tokenizer)?)).collect()
+        };
+        let (rows, check) = (draw(routing.coherence_rows)?, draw(4 * routing.coherence_rows)?);
+        let model = routing.coherent(&model, schedule.peak, &rows, &check)?;
+        self.write(&model, &ablated, DType::F16)
+    }
+
+    /// The weights that a stage starts from: the last stage's, where there was one.
+    fn before(&self, name: &str, tokenizer: &Tokenizer) -> Result<Decoder, TrainError> {
+        let before = match name {
+            "skills" => None,
+            "base" => Some("skills"),
+            _ => Some("base"),
+        };
+        let folder = before.map(|it| self.out.join(".work").join(it));
+        match folder.filter(|it| it.join("model.safetensors").exists()) {
+            Some(folder) => Ok(weights::load(&folder, &Device::Cpu, DType::F32)?),
+            None => Ok(initial::decoder(&self.recipe.config(tokenizer), self.seed)?),
+        }
+    }
+
+    fn fit<'a>(&self, name: &str, schedule: Schedule, tokenizer: &'a Tokenizer) -> Fit<'a> {
+        Fit {
             tokenizer,
             schedule,
-            checkpoint: Some(work.join(format!("{name}.checkpoint"))),
+            checkpoint: Some(self.out.join(".work").join(format!("{name}.checkpoint"))),
             identity: format!("{name} seed {}", self.seed),
             every: Duration::from_secs(60),
-        };
-        let loss = fit.run(&model, next)?;
-        tracing::info!(stage = name, loss, "trained");
+        }
+    }
+
+    /// Writes a model with its tokenizer.
+    fn write(&self, decoder: &Decoder, folder: &Path, dtype: DType) -> Result<(), TrainError> {
         for file in ["tokenizer.json", "tokenizer_config.json"] {
-            let to = result.join(file);
-            let copied = fs::create_dir_all(&result).and_then(|()| fs::copy(work.join(file), &to));
+            let (from, to) = (self.out.join(".work").join(file), folder.join(file));
+            let copied = fs::create_dir_all(folder).and_then(|()| fs::copy(from, &to));
             copied.map_err(|it| TrainError::Checkpoint { path: to, message: it.to_string() })?;
         }
-        let dtype = if in_progress { DType::F32 } else { DType::F16 };
-        Ok(weights::save(&model.decoder, &result, dtype)?)
+        Ok(weights::save(decoder, folder, dtype)?)
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod adversary;
 pub mod descent;
+pub mod locate;
 pub mod offset_labels;
 pub mod plan;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::engine::decoder::Decoder;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use descent::{Counters, Descent};
+use locate::{Attribution, Locate};
 use plan::Plan;
 use rows::{DataFile, Source};
 use student::Student;
@@ -66,6 +68,8 @@ pub struct UnlearnJob {
     pub seed: u64,
     /// Adapters to train instead of the weights.
     pub lora: Option<LoraSettings>,
+    /// Train only so many matrices, chosen by attribution beforehand.
+    pub locate: Option<Locate>,
 }
 
 /// What was done, as `unlearn.json` keeps it.
@@ -91,6 +95,8 @@ pub struct Record {
     pub seed: u64,
     /// Rank of the adapters, if only these were trained.
     pub lora_rank: Option<usize>,
+    /// The matrices that were trained, if they were located beforehand.
+    pub located: Option<Vec<Attribution>>,
     /// The model's folder.
     pub model: PathBuf,
     /// SHA-256 of its weights file (of the index, when they are sharded).
@@ -148,13 +154,31 @@ impl UnlearnJob {
         let parameters = Parameters::new(self.method, &self.set).map_err(TrainError::Settings)?;
         let method =
             (self.method.build)(&parameters, &reference.config, self.seed).map_err(named)?;
-        let student = Student::new(&reference, self.lora, self.seed, |it| method.trains(it))?;
+        let located = self.located(&source, &tokenizer, &reference)?;
+        let trains = |weight: &str| {
+            let here = |it: &Vec<Attribution>| it.iter().any(|it| it.weight == weight);
+            method.trains(weight) && located.as_ref().is_none_or(here)
+        };
+        let student = Student::new(&reference, self.lora, self.seed, trains)?;
         let mut record =
             self.record(&source, &parameters, method.as_ref(), (&reference, &student))?;
+        record.located = located;
         self.descend(&mut record, &source, &tokenizer, method.as_ref(), (&reference, &student))?;
         changed.write(&student.decoder()?, RECORD_FILE, &record)?;
         Checkpoint::new(&self.work()).remove()?;
         Ok(record)
+    }
+
+    /// The matrices to train, if not all.
+    fn located(
+        &self,
+        source: &Source,
+        tokenizer: &Tokenizer,
+        reference: &Decoder,
+    ) -> Result<Option<Vec<Attribution>>, TrainError> {
+        let Some(settings) = self.locate else { return Ok(None) };
+        let material = source.encode(tokenizer, reference.config.context_length, None, &[])?;
+        Ok(Some(locate::locate(reference, settings, &material)?))
     }
 
     fn plan(&self) -> Plan {
@@ -188,6 +212,7 @@ impl UnlearnJob {
             warmup: self.warmup(source.forget_file.rows),
             seed: self.seed,
             lora_rank: self.lora.map(|it| it.rank),
+            located: None,
             model: self.model.clone(),
             model_sha256: weights::sha256(&self.model)?,
             forget: source.forget_file.clone(),

@@ -149,6 +149,10 @@ pub(crate) struct PretrainArgs {
     /// The rows of --corpus that the retain models never see.
     #[arg(long, requires = "corpus")]
     pub(crate) forget: Option<PathBuf>,
+    /// Also gradient routing: `routed-expanded`, whose added neurons learn what is to be forgotten, and
+    /// `routed`, without them.
+    #[arg(long)]
+    pub(crate) route: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {

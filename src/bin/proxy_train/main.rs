@@ -95,7 +95,7 @@ fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
         Scale::Smoke => SMOKE,
         Scale::Standard => STANDARD,
     };
-    let pretraining = Pretraining { recipe, seed: args.seed, out: args.out };
+    let pretraining = Pretraining { recipe, seed: args.seed, out: args.out, route: args.route };
     match (args.corpus, args.forget) {
         (Some(corpus), Some(forget)) => Ok(pretraining.rows(&corpus, &forget)?),
         _ => Ok(pretraining.lab(42)?),

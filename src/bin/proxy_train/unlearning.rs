@@ -8,6 +8,7 @@ use unlearn_proxy::train::edits;
 use unlearn_proxy::train::lora::LoraSettings;
 use unlearn_proxy::train::methods::{self, Entry};
 use unlearn_proxy::train::unlearn::UnlearnJob;
+use unlearn_proxy::train::unlearn::locate::{Locate, Part};
 use unlearn_proxy::{
     detect,
     eval::{attacks, metrics, whitebox},
@@ -55,6 +56,12 @@ pub(crate) struct UnlearnArgs {
     /// Train low-rank adapters of this rank, scaled by 2, instead of the weights.
     #[arg(long, value_name = "RANK")]
     lora: Option<usize>,
+    /// Train only this many weight matrices: those that do more for forget than for retain answers.
+    #[arg(long, value_name = "N")]
+    locate: Option<usize>,
+    /// Where --locate looks: `all`, `attention` or `feed_forward`.
+    #[arg(long, default_value = "all", requires = "locate", value_name = "PART")]
+    locate_in: Part,
     /// A parameter of the method, such as `beta=0.1`; may be given several times.
     #[arg(long, value_name = "NAME=NUMBER", value_parser = setting)]
     set: Vec<(String, f64)>,
@@ -90,6 +97,7 @@ pub(crate) fn unlearn(args: UnlearnArgs) -> anyhow::Result<String> {
         seed: args.seed,
         // Alpha is twice the rank, as in UNDIAL (rank 8, alpha 16).
         lora: args.lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
+        locate: args.locate.map(|matrices| Locate { matrices, part: args.locate_in }),
     };
     Ok(job.run()?.summary())
 }

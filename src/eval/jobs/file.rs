@@ -258,6 +258,11 @@ impl Job {
             variants.extend(grid::expand(table, &key, &raw.seeds, &mut problems));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
+        for variant in &mut variants {
+            if let Action::Model(path) = &mut variant.action {
+                *path = folder.join(&path);
+            }
+        }
         let metrics =
             raw.metrics.unwrap_or_else(|| METRICS.iter().map(|it| it.0.to_owned()).collect());
         let job = Self {

@@ -1,6 +1,7 @@
 //! `[[method]]` tables, their sweeps, and the points of a grid.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::train::edits::{self, Edit};
 use crate::train::methods::{self, Entry, Parameters};
+use crate::train::unlearn::locate::Locate;
 
 /// Forget rows per step where a job does not say: the lab has 80 rows, so that 5 steps are an epoch.
 const BATCH: usize = 16;
@@ -24,6 +26,8 @@ pub enum Kind {
     Unlearn,
     /// A change of weights without a training loop.
     Edit,
+    /// A finished model, made elsewhere.
+    Model,
 }
 
 impl Kind {
@@ -35,6 +39,7 @@ impl Kind {
             Self::Guard => "guard",
             Self::Unlearn => "unlearn",
             Self::Edit => "edit",
+            Self::Model => "model",
         }
     }
 }
@@ -77,6 +82,8 @@ pub enum Action {
         batch: usize,
         /// Rank of adapters to train instead of the weights.
         lora: Option<usize>,
+        /// Matrices to train, chosen by attribution, instead of all weights.
+        locate: Option<Locate>,
     },
     /// The weights are edited.
     Edit {
@@ -85,6 +92,8 @@ pub enum Action {
         /// Its strength.
         strength: Option<f64>,
     },
+    /// A finished model's folder, from the job file's.
+    Model(PathBuf),
 }
 
 /// A row of the report: a method with all its settings, run once per seed.
@@ -116,11 +125,13 @@ struct Raw {
     learning_rate: Option<f64>,
     batch: Option<usize>,
     lora: Option<usize>,
+    locate: Option<Locate>,
     strength: Option<f64>,
     #[serde(default)]
     set: BTreeMap<String, f64>,
     treatment: Option<toml::Table>,
     detector: Option<Vec<toml::Table>>,
+    path: Option<PathBuf>,
 }
 
 type Sweep = BTreeMap<String, Vec<toml::Value>>;
@@ -209,7 +220,7 @@ fn variant(
     let raw: Raw = table.try_into().map_err(|it| format!(": {}", it.message()))?;
     let seeds = raw.seeds.clone().unwrap_or_else(|| match raw.kind {
         // There is nothing random about a model as it is.
-        Kind::Bound => seeds.first().copied().into_iter().collect(),
+        Kind::Bound | Kind::Model => seeds.first().copied().into_iter().collect(),
         _ => seeds.to_vec(),
     });
     if raw.name.trim().is_empty() {
@@ -226,18 +237,20 @@ fn variant(
 impl Raw {
     /// Keys that are there although the kind has no use for them.
     fn misplaced(&self) -> Option<&'static str> {
-        use Kind::{Bound, Edit, Guard, Unlearn};
-        let given: [(&'static str, bool, &[Kind]); 10] = [
+        use Kind::{Bound, Edit, Guard, Model, Unlearn};
+        let given: [(&'static str, bool, &[Kind]); 12] = [
             ("of", self.of.is_some(), &[Bound]),
             ("method", self.method.is_some(), &[Unlearn, Edit]),
             ("epochs", self.epochs.is_some(), &[Unlearn]),
             ("learning_rate", self.learning_rate.is_some(), &[Unlearn]),
             ("batch", self.batch.is_some(), &[Unlearn]),
             ("lora", self.lora.is_some(), &[Unlearn]),
+            ("locate", self.locate.is_some(), &[Unlearn]),
             ("strength", self.strength.is_some(), &[Edit]),
             ("set", !self.set.is_empty(), &[Unlearn]),
             ("treatment", self.treatment.is_some(), &[Guard]),
             ("detector", self.detector.is_some(), &[Guard]),
+            ("path", self.path.is_some(), &[Model]),
         ];
         given.into_iter().find(|it| it.1 && !it.2.contains(&self.kind)).map(|it| it.0)
     }
@@ -259,6 +272,12 @@ impl Raw {
             },
             Kind::Unlearn => self.unlearn(),
             Kind::Edit => self.edit(),
+            Kind::Model => match self.path {
+                Some(path) => Ok(Action::Model(path)),
+                None => {
+                    Err(".path: missing; write path = \"my-model\", a model's folder".to_owned())
+                }
+            },
         }
     }
 
@@ -271,7 +290,12 @@ impl Raw {
         };
         let set: Vec<(String, f64)> = self.set.into_iter().collect();
         Parameters::new(method, &set).map_err(|it| format!(".set: {it}"))?;
-        let counts = [("epochs", self.epochs), ("batch", self.batch), ("lora", self.lora)];
+        let counts = [
+            ("epochs", self.epochs),
+            ("batch", self.batch),
+            ("lora", self.lora),
+            ("locate.matrices", self.locate.map(|it| it.matrices)),
+        ];
         if let Some((key, _)) = counts.into_iter().find(|it| it.1 == Some(0)) {
             return Err(format!(".{key}: is 0; use 1 or more"));
         }
@@ -285,6 +309,7 @@ impl Raw {
             learning_rate: self.learning_rate,
             batch: self.batch.unwrap_or(BATCH),
             lora: self.lora,
+            locate: self.locate,
         })
     }
 

@@ -212,7 +212,7 @@ fn recovered(line: &Line) -> Option<&WhiteboxLine> {
 }
 
 fn relearning(lines: &[Line]) -> Check {
-    let changed = |it: &&Line| matches!(it.kind, Kind::Unlearn | Kind::Edit);
+    let changed = |it: &&Line| matches!(it.kind, Kind::Unlearn | Kind::Edit | Kind::Model);
     let rows: Vec<&Line> =
         lines.iter().filter(changed).filter(|it| found(it, "relearning").count() > 0).collect();
     let count = rows.iter().filter(|it| recovered(it).is_some()).count();

@@ -284,11 +284,12 @@ impl Report {
     fn summary(&self) -> String {
         let of = |kind: Kind| self.lines.iter().filter(|it| it.kind == kind).count();
         format!(
-            "{} rows: {} guards, {} finetuning methods, {} edits, {} models as they are; made by version {}.",
+            "{} rows: {} guards, {} finetuning methods, {} edits, {} models made elsewhere, {} models as they are; made by version {}.",
             self.lines.len(),
             of(Kind::Guard),
             of(Kind::Unlearn),
             of(Kind::Edit),
+            of(Kind::Model),
             of(Kind::Bound),
             self.versions.join(", ")
         )

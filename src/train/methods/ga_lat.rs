@@ -11,6 +11,7 @@ use crate::engine::model_config::ModelConfig;
 use crate::train::loss::token_nll;
 use crate::train::unlearn::adversary::Adversary;
 use crate::train::unlearn::step::Step;
+use crate::train::unlearn::terms::others;
 
 /// The registry's line. `layer` counts blocks from 0; without it, it is 7, or a quarter into a model
 /// of fewer than 28 blocks. `radius` has to fit the size of the residual stream there.
@@ -68,14 +69,7 @@ pub(super) fn adversary(
 ///
 /// [`candle_core::Error`] when `labels` is not one id per row.
 pub fn away(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    let (rows, vocab) = logits.dims2()?;
-    let mut label = vec![0f32; rows * vocab];
-    for (row, id) in label.chunks_mut(vocab).zip(labels) {
-        row[*id as usize] = -1e9;
-    }
-    let label = Tensor::from_vec(label, (rows, vocab), logits.device())?;
-    let others = (logits + label)?.log_sum_exp(D::Minus1)?;
-    let away = (logits.log_sum_exp(D::Minus1)? - others)?;
+    let away = (logits.log_sum_exp(D::Minus1)? - others(logits, labels)?)?;
     let likely = token_nll(&logits.detach(), labels)?.le(-UNLIKELY)?.to_dtype(logits.dtype())?;
     (away * likely)?.mean_all()
 }

@@ -23,6 +23,7 @@ pub mod rmu_lat;
 pub mod satimp;
 pub mod scrub;
 pub mod simnpo;
+pub mod tar;
 pub mod undial;
 pub mod wga;
 pub mod whp;
@@ -53,6 +54,7 @@ pub const METHODS: &[Entry] = &[
     satimp::ENTRY,
     scrub::ENTRY,
     simnpo::ENTRY,
+    tar::ENTRY,
     undial::ENTRY,
     wga::ENTRY,
     whp::ENTRY,

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
@@ -138,6 +138,25 @@ impl<'a> Pass<'a> {
             *tensor = tensor.detach();
         }
         decoder
+    }
+
+    /// The same weights as variables of their own, each beside the weight that it is a copy of. Weights
+    /// that are not in training are shared. Its passes are to be counted here, see [`Pass::charge`].
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when memory runs out.
+    pub fn copied(&self) -> Result<(Decoder, Vec<(Tensor, Var)>)> {
+        let mut decoder = self.decoder.clone();
+        let mut pairs = Vec::new();
+        for (_, tensor) in tensors_mut(&mut decoder) {
+            if tensor.track_op() {
+                let var = Var::from_tensor(&tensor.detach().contiguous()?.copy()?)?;
+                let original = std::mem::replace(tensor, var.as_tensor().clone());
+                pairs.push((original, var));
+            }
+        }
+        Ok((decoder, pairs))
     }
 
     /// Counts tokens of passes that were made elsewhere for this one.

@@ -74,6 +74,22 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     (targets * log_softmax(logits)?)?.sum(D::Minus1)?.mean_all()?.neg()
 }
 
+/// The logarithm of what all but the label of each row add up to, `log sum exp`: `logits` is `[labels,
+/// vocab]`, the result `[labels]`. Less than all logits' it is `log(1 - p)` of the label.
+///
+/// # Errors
+///
+/// [`candle_core::Error`] when `labels` is not one id per row.
+pub fn others(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let (rows, vocab) = logits.dims2()?;
+    let mut label = vec![0f32; rows * vocab];
+    for (row, id) in label.chunks_mut(vocab).zip(labels) {
+        row[*id as usize] = -1e9;
+    }
+    let label = Tensor::from_vec(label, (rows, vocab), logits.device())?;
+    (logits + label)?.log_sum_exp(D::Minus1)
+}
+
 /// Logits with `by` added to that of each row's label. No gradient passes.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::descent::Outcome;
+use super::locate::Part;
 use super::offset_labels::{Place, Translation};
 use super::plan::Draw;
 use super::rows::{Material, Tokens};
@@ -240,6 +241,7 @@ fn job(folder: &Path, name: &str) -> UnlearnJob {
         batch: 10,
         seed: 5,
         lora: LORA,
+        locate: None,
     }
 }
 
@@ -271,6 +273,26 @@ fn a_job_writes_a_model_that_loads_and_says_how_it_was_made() {
 }
 
 #[test]
+fn only_what_was_located_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let locate = Some(Locate { matrices: 2, part: Part::FeedForward });
+    let job = UnlearnJob { lora: None, locate, ..job(folder.path(), "npo") };
+    let located = job.run().unwrap().located.unwrap();
+    let load = |it: &Path| weights::load(it, &Device::Cpu, DType::F32).unwrap();
+    let (mut before, mut after) = (load(&job.model), load(&job.out));
+    let pairs = tensors_mut(&mut before).into_iter().zip(tensors_mut(&mut after));
+    let changed =
+        |it: &((String, &mut candle_core::Tensor), (String, &mut candle_core::Tensor))| {
+            values_of(it.0.1).unwrap() != values_of(it.1.1).unwrap()
+        };
+    let mut changed: Vec<String> = pairs.filter(changed).map(|it| it.0.0).collect();
+    let mut want: Vec<String> = located.into_iter().map(|it| it.weight).collect();
+    changed.sort();
+    want.sort();
+    assert_eq!((changed.len(), &changed), (2, &want));
+}
+
+#[test]
 fn what_does_not_fit_is_said_before_training() {
     let folder = tempfile::tempdir().unwrap();
     let says = |job: &UnlearnJob, what: &str| {
@@ -286,6 +308,8 @@ fn what_does_not_fit_is_said_before_training() {
     says(&set("npo", "temperature", 1.0), "temperature");
     says(&set("rmu", "layer", 2.0), "no block 2");
     says(&set("npo", "beta", 0.0), "not above 0");
+    let locate = Some(Locate { matrices: 9, part: Part::All });
+    says(&UnlearnJob { locate, ..job(folder.path(), "npo") }, "1 to 8");
 }
 
 /// The lab's model knows what it is asked about. Read again, and compared with what it says about

@@ -36,6 +36,8 @@ pub(super) struct Bench<'a> {
     gold_teacher: Teacher,
     /// Policies of guards by the index of their row.
     policies: BTreeMap<usize, Policy>,
+    /// SHA-256 of finished models' weights by the index of their row.
+    finished: BTreeMap<usize, String>,
     pool: Vec<String>,
     width: usize,
     shared: Value,
@@ -52,6 +54,12 @@ impl<'a> Bench<'a> {
             let path = job.data.join("unseen_names.txt");
             let names = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             pool.extend(names.lines().map(str::to_owned));
+        }
+        let mut finished = BTreeMap::new();
+        for (order, variant) in job.variants.iter().enumerate() {
+            if let Action::Model(folder) = &variant.action {
+                finished.insert(order, weights::sha256(folder)?);
+            }
         }
         let second = job.second_gold.as_deref().map(weights::sha256).transpose()?;
         let shared = json!({
@@ -75,6 +83,7 @@ impl<'a> Bench<'a> {
             untouched_teacher: Teacher::load(&job.model)?,
             gold_teacher: Teacher::load(&job.gold)?,
             policies,
+            finished,
             pool,
             width: config.hidden_size,
             shared,
@@ -87,6 +96,9 @@ impl<'a> Bench<'a> {
         if let Some(policy) = self.policies.get(&point.order) {
             config["policy_revision"] = json!(policy.revision);
             config["surrogates_sha256"] = json!(sha256_hex(self.pool.join("\n").as_bytes()));
+        }
+        if let Some(sha256) = self.finished.get(&point.order) {
+            config["finished_sha256"] = json!(sha256);
         }
         config
     }

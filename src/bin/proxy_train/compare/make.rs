@@ -48,7 +48,8 @@ pub(super) fn model(job: &Job, point: &Point<'_>, folder: &Path) -> anyhow::Resu
         Action::Bound(Bound::SecondGold) => {
             Ok(as_it_is(job.second_gold.as_deref().context("the job has no second gold")?))
         }
-        Action::Unlearn { method, set, epochs, learning_rate, batch, lora } => {
+        Action::Model(folder) => Ok(as_it_is(folder)),
+        Action::Unlearn { method, set, epochs, learning_rate, batch, lora, locate } => {
             unlearnt(&UnlearnJob {
                 model: job.model.clone(),
                 method,
@@ -61,6 +62,7 @@ pub(super) fn model(job: &Job, point: &Point<'_>, folder: &Path) -> anyhow::Resu
                 batch: *batch,
                 seed: point.seed,
                 lora: lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
+                locate: *locate,
             })
         }
         Action::Edit { edit, strength } => {
