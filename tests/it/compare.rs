@@ -113,7 +113,7 @@ fn a_run_that_was_killed_goes_on_to_the_same_numbers() {
     let (ok, text) = run(path, &compare);
     assert!(ok && !text.contains("points are left"), "{text}");
     let all = points(&out);
-    assert_eq!(all.len(), 8, "{text}");
+    assert_eq!(all.len(), 9, "{text}");
     assert!(all.contains(&first[0]), "the first result was left as it was");
     assert!(
         !path
@@ -147,17 +147,20 @@ fn check_report(path: &Path, markdown: &str) {
     let report: Value = serde_json::from_str(&report).unwrap();
     let lines = report["lines"].as_array().unwrap();
     let line = |label: &str| lines.iter().find(|it| it["label"] == label).unwrap();
-    assert_eq!(lines.len(), 8);
+    assert_eq!(lines.len(), 9);
     let diverged = line("diverging")["problems"][0].as_str().unwrap();
     assert!(diverged.contains("seed 1 diverged at step") && diverged.contains("gradient_ascent"));
     assert_eq!(line("diverging")["seeds"].as_array().unwrap().len(), 0);
-    for label in ["untouched", "gold", "alias", "npo epochs=1", "npo epochs=2", "needle"] {
+    for label in
+        ["untouched", "gold", "alias", "npo epochs=1", "npo epochs=2", "needle", "finished"]
+    {
         for number in ["leak", "utility", "strength", "memorised", "chosen", "hard", "mixed"] {
             assert!(line(label)[number]["value"].is_f64(), "{label}: {number}");
         }
         assert!(line(label)["forget_quality_median"].is_f64(), "{label}");
     }
     assert_eq!(line("gold")["forget_quality_median"], 1.0);
+    assert_eq!(line("finished")["forget_quality_median"], 1.0, "it is gold");
     assert!(line("answer")["leak"]["value"].is_f64());
     assert!(line("answer")["forget_quality_median"].is_null(), "no probability is served");
     assert_eq!(line("npo epochs=2")["whitebox"][0]["attack"], "logit_lens");
@@ -184,6 +187,8 @@ fn what_cannot_run_is_said_before_anything_does() {
         ),
         ("[limits]", "[limit]", "unknown field `limit`"),
         ("use = \"alias\"", "use = \"alais\"", "did you mean `alias`?"),
+        ("path = \"../../target/smoke/retain\"", "path = \"../../no-model\"", "no-model"),
+        ("matrices = 4", "matrices = 0", "locate.matrices: is 0"),
         ("name = \"npo\"", "name = \"rmu\"\nset = { layer = 9 }", "there is no block 9"),
     ] {
         assert!(text.contains(from), "{from}");

@@ -19,7 +19,7 @@ pub(crate) fn smoke() -> &'static std::path::Path {
         .get_or_init(|| {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().to_owned();
-            Pretraining { recipe: SMOKE, seed: 7, out, route: false }.lab(42).unwrap();
+            Pretraining { recipe: SMOKE, seed: 7, out, route: true }.lab(42).unwrap();
             dir
         })
         .path()
@@ -257,6 +257,27 @@ async fn a_full_queue_is_an_error_at_once() {
         }
     }
     assert!(refused);
+}
+
+#[test]
+fn routed_models_have_and_have_not_their_neurons() {
+    let load = |name: &str| {
+        let device = candle_core::Device::Cpu;
+        let folder = smoke().join(name);
+        unlearn_proxy::engine::weights::load(&folder, &device, candle_core::DType::F32).unwrap()
+    };
+    let [expanded, routed] = ["routed-expanded", "routed"].map(load);
+    let wide = SMOKE.wide;
+    assert_eq!(
+        (expanded.config.intermediate_size, routed.config.intermediate_size),
+        (wide + 64, wide)
+    );
+    for block in &expanded.blocks {
+        let added = block.down.narrow(1, wide, 64).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(added.to_scalar::<f32>().unwrap() > 0.0, "they have learnt nothing");
+    }
+    let engine = Engine::load(&smoke().join("routed"), &EngineSettings::default());
+    assert!(engine.is_ok(), "{:?}", engine.err());
 }
 
 #[test]

@@ -58,7 +58,8 @@ impl<'a> Bench<'a> {
         let mut finished = BTreeMap::new();
         for (order, variant) in job.variants.iter().enumerate() {
             if let Action::Model(folder) = &variant.action {
-                finished.insert(order, weights::sha256(folder)?);
+                let named = || format!("{}: {}", job.path.display(), variant.label);
+                finished.insert(order, weights::sha256(folder).with_context(named)?);
             }
         }
         let second = job.second_gold.as_deref().map(weights::sha256).transpose()?;
