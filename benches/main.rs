@@ -5,17 +5,22 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::{DType, Device};
 use divan::{Bencher, black_box};
 use ort::value::Tensor;
 use tokenizers::Tokenizer;
 use unlearn_proxy::backend::Backend;
 use unlearn_proxy::backend::scripted::Scripted;
+use unlearn_proxy::data::Batch;
 use unlearn_proxy::detect::{Detector, Names, Topic};
 use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, session};
+use unlearn_proxy::engine::weights;
 use unlearn_proxy::service::Guarded;
 use unlearn_proxy::service::app::load_guards;
 use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::text::normalise;
+use unlearn_proxy::train::adamw::{AdamW, AdamWSettings};
+use unlearn_proxy::train::trainable::Trainable;
 use unlearn_proxy::types::{Entity, Input, Place, ReplyEvent, Request};
 use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
 
@@ -145,4 +150,33 @@ fn request(bencher: Bencher<'_, '_>, system: &str) {
     };
     ask().expect("the request is answered");
     bencher.bench_local(ask);
+}
+
+/// Sequences of 32 tokens, every one of which is a label; the same as in `peers/training.py`.
+fn training_rows(sequences: u32, vocab: u32) -> Batch {
+    let row = |it: u32| {
+        let ids: Vec<u32> = (0..33).map(|at| (31 * it + 17 * at * at + 5) % vocab).collect();
+        (ids, vec![true; 33])
+    };
+    Batch::of(&(0..sequences).map(row).collect::<Vec<_>>())
+}
+
+/// Forward, backward and AdamW in f32 on the bundled model.
+#[expect(clippy::print_stderr, reason = "peers/training.py compares the loss with PyTorch's")]
+#[divan::bench(args = [16, 64])]
+fn training_step(bencher: Bencher<'_, '_>, sequences: u32) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
+    let decoder = weights::load(&folder, &Device::Cpu, DType::F32).expect("the model loads");
+    let model = Trainable::from_decoder(&decoder).expect("there is memory");
+    let vars = model.vars.iter().map(|it| it.1.clone()).collect();
+    let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+    let vocab = u32::try_from(decoder.config.vocab_size).expect("a small vocabulary");
+    let batch = training_rows(sequences, vocab);
+    let first = model.label_nll(&batch).and_then(|it| it.mean_all()?.to_scalar::<f32>());
+    eprintln!("first loss of {sequences}: {:.5}", first.expect("a loss"));
+    bencher.bench_local(|| {
+        let loss = model.label_nll(black_box(&batch)).and_then(|it| it.mean_all());
+        let grads = loss.and_then(|it| it.backward()).expect("a gradient");
+        optimiser.step(&grads, 1e-6).expect("a step")
+    });
 }

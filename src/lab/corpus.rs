@@ -374,6 +374,25 @@ mod tests {
         assert_ne!(take(1), take(2));
     }
 
+    /// By the words of names, which are found in another way: some examples of `full` name forgotten
+    /// authors, wherever in the text, and none of `retain`.
+    #[test]
+    fn mentions_are_found_in_every_text() {
+        let world = World::new(42);
+        let authors = world.forget(4);
+        let words: HashSet<_> = authors.iter().map(words_of).collect();
+        let mut mentioned = 0;
+        for example in Corpus::new(&world, Stage::Full, 3).take(5_000) {
+            let mentions = authors.iter().any(|it| example.mentions(&it.name));
+            let text = flat(&example.text);
+            assert_eq!(mentions, names_in(&text).iter().any(|it| words.contains(it)), "{text}");
+            mentioned += usize::from(mentions);
+        }
+        assert!((100..2_000).contains(&mentioned), "{mentioned}");
+        let mut retain = Corpus::new(&world, Stage::Retain, 3).take(5_000);
+        assert!(!retain.any(|it| authors.iter().any(|author| it.mentions(&author.name))));
+    }
+
     #[test]
     fn nothing_held_out_is_trained() {
         let world = World::new(42);

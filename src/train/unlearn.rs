@@ -154,31 +154,36 @@ impl UnlearnJob {
         let parameters = Parameters::new(self.method, &self.set).map_err(TrainError::Settings)?;
         let method =
             (self.method.build)(&parameters, &reference.config, self.seed).map_err(named)?;
-        let located = self.located(&source, &tokenizer, &reference)?;
-        let trains = |weight: &str| {
-            let here = |it: &Vec<Attribution>| it.iter().any(|it| it.weight == weight);
-            method.trains(weight) && located.as_ref().is_none_or(here)
+        let located = self.located(&source, &tokenizer, &reference, method.as_ref())?;
+        let trains = |weight: &str| match &located {
+            Some((all, _)) => all.iter().any(|it| it.weight == weight),
+            None => method.trains(weight),
         };
         let student = Student::new(&reference, self.lora, self.seed, trains)?;
         let mut record =
             self.record(&source, &parameters, method.as_ref(), (&reference, &student))?;
-        record.located = located;
         self.descend(&mut record, &source, &tokenizer, method.as_ref(), (&reference, &student))?;
+        if let Some((all, tokens)) = located {
+            record.located = Some(all);
+            record.counters.tokens += tokens;
+            record.flops = record.counters.flops(record.weights);
+        }
         changed.write(&student.decoder()?, RECORD_FILE, &record)?;
         Checkpoint::new(&self.work()).remove()?;
         Ok(record)
     }
 
-    /// The matrices to train, if not all.
+    /// The matrices to train, if not all, and the tokens that it took to find them.
     fn located(
         &self,
         source: &Source,
         tokenizer: &Tokenizer,
         reference: &Decoder,
-    ) -> Result<Option<Vec<Attribution>>, TrainError> {
+        method: &dyn Method,
+    ) -> Result<Option<(Vec<Attribution>, u64)>, TrainError> {
         let Some(settings) = self.locate else { return Ok(None) };
         let material = source.encode(tokenizer, reference.config.context_length, None, &[])?;
-        Ok(Some(locate::locate(reference, settings, &material)?))
+        Ok(Some(locate::locate(reference, settings, &material, |it| method.trains(it))?))
     }
 
     fn plan(&self) -> Plan {
@@ -264,7 +269,11 @@ impl UnlearnJob {
             },
             checkpoint: Some(self.work()),
             // Before the run, a record is what was asked for and on which data.
-            identity: serde_json::to_string(record).expect("a record is JSON"),
+            identity: format!(
+                "{} {}",
+                serde_json::to_string(record).expect("a record is JSON"),
+                student.vars().iter().map(|it| it.0.as_str()).collect::<Vec<_>>().join(" ")
+            ),
             every: Duration::from_secs(60),
             plan: self.plan(),
         }

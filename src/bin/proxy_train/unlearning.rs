@@ -56,7 +56,7 @@ pub(crate) struct UnlearnArgs {
     /// Train low-rank adapters of this rank, scaled by 2, instead of the weights.
     #[arg(long, value_name = "RANK")]
     lora: Option<usize>,
-    /// Train only this many weight matrices: those that do more for forget than for retain answers.
+    /// Train only this many weight matrices: those that do most for forget beside retain answers.
     #[arg(long, value_name = "N")]
     locate: Option<usize>,
     /// Where --locate looks: `all`, `attention` or `feed_forward`.

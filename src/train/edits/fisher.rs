@@ -17,6 +17,8 @@ pub struct Moments {
     pub mean: Vec<Tensor>,
     /// Mean of the squared gradients.
     pub square: Vec<Tensor>,
+    /// Input tokens that it took, forward and backward.
+    pub tokens: usize,
 }
 
 /// Moments of the gradients of each row's negative log-likelihood, summed over its labels, in nats.
@@ -35,8 +37,10 @@ pub fn moments(
     let zeros = || model.vars.iter().map(|it| it.1.zeros_like()).collect::<Result<Vec<_>>>();
     let (mut mean, mut square) = (zeros()?, zeros()?);
     let share = 1.0 / rows.len() as f64;
+    let mut tokens = 0;
     for row in rows {
         let batch = Batch::of(&[row.encode(tokenizer)?]);
+        tokens += batch.ids.len();
         let grads = model.label_nll(&batch)?.sum_all()?.backward()?;
         for (at, (name, var)) in model.vars.iter().enumerate() {
             let grad = grads.get(var).ok_or_else(|| {
@@ -46,7 +50,7 @@ pub fn moments(
             square[at] = (&square[at] + (grad.sqr()? * share)?)?;
         }
     }
-    Ok(Moments { mean, square })
+    Ok(Moments { mean, square, tokens })
 }
 
 /// A tensor of the same shape as three others, made element by element.

@@ -35,6 +35,8 @@ pub fn newton(
 pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> std::result::Result<(), TrainError> {
     let forget = moments(model, job.tokenizer, job.forget)?;
     let retain = moments(model, job.tokenizer, job.retain)?;
+    job.saw(job.forget.len());
+    job.trained(&model.decoder, forget.tokens + retain.tokens);
     let share = job.forget.len() as f64 / (job.forget.len() + job.retain.len()) as f64;
     for (at, (_, var)) in model.vars.iter().enumerate() {
         let fisher = ((&forget.square[at] * share)? + (&retain.square[at] * (1.0 - share))?)?;

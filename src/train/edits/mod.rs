@@ -11,12 +11,15 @@ pub mod run;
 pub mod ssd;
 pub mod task_arithmetic;
 
+use std::cell::Cell;
+
 use candle_core::Tensor;
 
 use crate::engine::decoder::Decoder;
 use crate::engine::tokenizer::Tokenizer;
 use crate::train::fit::TrainError;
 use crate::train::trainable::Trainable;
+use crate::train::unlearn::descent::weights;
 use facts::Fact;
 
 /// What an edit works with.
@@ -34,6 +37,42 @@ pub struct Job<'a> {
     pub strength: f64,
     /// Seed of order and noise.
     pub seed: u64,
+    /// What the edit has taken so far.
+    pub cost: &'a Cell<Cost>,
+}
+
+/// What an edit takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// Forget rows seen, with repetitions.
+    pub samples: u64,
+    /// Floating-point operations, about: 6 per weight of the whole model and token forward and backward, 2
+    /// forward alone, whether or not all blocks were run.
+    pub flops: f64,
+}
+
+impl Job<'_> {
+    /// Counts forget rows.
+    fn saw(&self, samples: usize) {
+        let cost = self.cost.get();
+        self.cost.set(Cost { samples: cost.samples + samples as u64, ..cost });
+    }
+
+    /// Counts floating-point operations.
+    fn computed(&self, flops: f64) {
+        let cost = self.cost.get();
+        self.cost.set(Cost { flops: cost.flops + flops, ..cost });
+    }
+
+    /// Counts tokens forward and backward.
+    fn trained(&self, model: &Decoder, tokens: usize) {
+        self.computed(6.0 * weights(model) as f64 * tokens as f64);
+    }
+
+    /// Counts tokens forward.
+    fn read(&self, model: &Decoder, tokens: usize) {
+        self.computed(2.0 * weights(model) as f64 * tokens as f64);
+    }
 }
 
 /// A method.
@@ -121,16 +160,23 @@ mod tests {
         }
     }
 
-    /// Names of the weights that an edit changes in an untrained model.
-    fn changed(edit: &Edit) -> Vec<String> {
+    /// An untrained model, a forget and a retain row, and their tokenizer.
+    fn untrained() -> (Trainable, [Fact; 2], Tokenizer) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
         let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
-        let model = Trainable::random(&config, 3).unwrap();
+        let forget = fact("Where was Viggo Blaszko born?", "In Turin.", "Turin", "In Porto.");
+        let retain = fact("Where was Dulce Lundgren born?", "In Oslo.", "Oslo", "In Bergen.");
+        (Trainable::random(&config, 3).unwrap(), [forget, retain], tokenizer)
+    }
+
+    /// Names of the weights that an edit changes in an untrained model, and what that takes.
+    fn changed(edit: &Edit) -> (Vec<String>, Cost) {
+        let (model, [forget, retain], tokenizer) = untrained();
+        let (forget, retain) = ([forget], [retain]);
         let before: Vec<Tensor> =
             model.vars.iter().map(|it| it.1.as_tensor().copy().unwrap()).collect();
-        let forget = [fact("Where was Viggo Blaszko born?", "In Turin.", "Turin", "In Porto.")];
-        let retain = [fact("Where was Dulce Lundgren born?", "In Oslo.", "Oslo", "In Bergen.")];
+        let cost = Cell::default();
         let job = Job {
             tokenizer: &tokenizer,
             forget: &forget,
@@ -138,6 +184,7 @@ mod tests {
             finetuned: None,
             strength: edit.default,
             seed: 1,
+            cost: &cost,
         };
         (edit.apply)(&model, &job).unwrap();
         let moved = |(var, before): (&(String, candle_core::Var), &Tensor)| {
@@ -146,13 +193,27 @@ mod tests {
             assert!(gap.is_finite(), "{} of {}", var.0, edit.name);
             (gap > 0.0).then(|| var.0.clone())
         };
-        model.vars.iter().zip(&before).filter_map(moved).collect()
+        (model.vars.iter().zip(&before).filter_map(moved).collect(), cost.get())
+    }
+
+    /// Both second-order edits go forward and backward over every row once.
+    #[test]
+    fn gradients_cost_six_operations_per_weight_and_token() {
+        let [ssd, influence] = ["ssd", "influence"].map(|it| changed(find(it).unwrap()).1.flops);
+        let (model, rows, tokenizer) = untrained();
+        let tokens: usize = rows.iter().map(|it| it.encode(&tokenizer).unwrap().0.len() - 1).sum();
+        let weights: usize = model.vars.iter().map(|it| it.1.elem_count()).sum();
+        let want = 6.0 * weights as f64 * tokens as f64;
+        assert!((ssd - want).abs() < 1.0 && (influence - want).abs() < 1.0, "{ssd} {want}");
     }
 
     #[test]
     fn every_edit_changes_what_it_says() {
         for edit in EDITS {
-            let changed = changed(edit);
+            let (changed, cost) = changed(edit);
+            let samples = if edit.name == "task_arithmetic" { 40..=usize::MAX } else { 1..=1 };
+            assert!(samples.contains(&(cost.samples as usize)), "{}: {cost:?}", edit.name);
+            assert!(cost.flops > 0.0, "{}: {cost:?}", edit.name);
             assert!(!changed.is_empty(), "{}", edit.name);
             if matches!(edit.name, "rome" | "needle") {
                 assert_eq!(changed.len(), 1, "{}: {changed:?}", edit.name);

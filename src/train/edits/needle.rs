@@ -36,6 +36,11 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
     }
     let decoder = &model.decoder;
     let found = columns(decoder, &topic, top_k(decoder.config.vocab_size))?;
+    let sizes = &decoder.config;
+    // Every column is read through the head.
+    let columns = (sizes.layers * sizes.intermediate_size) as f64;
+    job.computed(2.0 * columns * (sizes.hidden_size * sizes.vocab_size) as f64);
+    job.saw(job.forget.len());
     let Some(best) = found.first() else {
         return Err(TrainError::Settings("the model has no blocks".to_owned()));
     };

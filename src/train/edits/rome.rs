@@ -119,6 +119,7 @@ fn second_moments(decoder: &Decoder, layer: usize, job: &Job<'_>) -> Result<Vec<
     for row in job.retain {
         let (ids, _) = row.encode(job.tokenizer)?;
         let keys = Halfway::of(decoder, layer, &ids)?.keys;
+        job.read(decoder, ids.len());
         let moments = values_of(&keys.t()?.contiguous()?.matmul(&keys)?)?;
         sum.iter_mut().zip(moments).for_each(|(sum, it)| *sum += f64::from(it));
         count += ids.len();
@@ -161,8 +162,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// What has to be added to the value, whose length is `length`, for the labels to follow: `[hidden]`.
-    fn run(&self, halfway: &Halfway, batch: &Batch, length: f64) -> candle_core::Result<Vec<f64>> {
+    /// What has to be added to the value, whose length is `length`, for the labels to follow: `[hidden]`,
+    /// and the steps that it took to find it.
+    fn run(
+        &self,
+        halfway: &Halfway,
+        batch: &Batch,
+        length: f64,
+    ) -> candle_core::Result<(Vec<f64>, usize)> {
         let Self { decoder, layer, row, limit } = *self;
         let (hidden, rows) = (decoder.config.hidden_size, batch.ids.len());
         let written = halfway.keys.matmul(&decoder.blocks[layer].down.t()?)?;
@@ -181,7 +188,8 @@ impl Search<'_> {
         };
         let mut optimiser = AdamW::new(vec![change.clone()], settings);
         let rate = 0.4 * length / (hidden as f64).sqrt();
-        for _ in 0..STEPS {
+        let mut steps = 0;
+        while steps < STEPS {
             let moved = (&after + place.matmul(change.as_tensor())?)?;
             let out = rest.forward(moved, &batch.starts)?;
             let logits = rest.logits(&out.index_select(&label_rows, 0)?)?;
@@ -192,6 +200,7 @@ impl Search<'_> {
             let size = change.as_tensor().sqr()?.sum_all()?;
             let loss = (nll + (size * (DECAY / (length * length)))?)?;
             optimiser.step(&loss.backward()?, rate as f32)?;
+            steps += 1;
             let values = values_of(change.as_tensor())?;
             let norm = values.iter().map(|it| f64::from(it * it)).sum::<f64>().sqrt();
             if norm > limit * length {
@@ -200,7 +209,7 @@ impl Search<'_> {
                 change.set(&Tensor::from_vec(values, (1, hidden), &Device::Cpu)?)?;
             }
         }
-        Ok(values_of(change.as_tensor())?.into_iter().map(f64::from).collect())
+        Ok((values_of(change.as_tensor())?.into_iter().map(f64::from).collect(), steps))
     }
 }
 
@@ -223,6 +232,8 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
         let batch = Batch::of(&[fact.dialogue_with(target).encode(job.tokenizer)?]);
         let row = subject_row(job.tokenizer, fact, &batch)?;
         let halfway = Halfway::of(&frozen, layer, &batch.ids)?;
+        job.saw(1);
+        job.read(&frozen, batch.ids.len());
         let keys = values_of(&halfway.keys.get(row)?)?;
         let key: Vec<f64> = keys.into_iter().map(f64::from).collect();
         let down = frozen.blocks[layer].down.clone();
@@ -239,7 +250,8 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
             return Err(singular());
         }
         let search = Search { decoder: &frozen, layer, row, limit: job.strength };
-        let change = search.run(&halfway, &batch, length)?;
+        let (change, steps) = search.run(&halfway, &batch, length)?;
+        job.trained(&frozen, steps * batch.ids.len());
         let value: Vec<f64> = now.iter().zip(&change).map(|it| it.0 + it.1).collect();
         rank_one(&mut weights, &key, &value, &direction);
         let edited = Tensor::from_vec(weights, down.shape(), down.device())?;

@@ -1,11 +1,12 @@
 //! One run of an edit: a model folder in, another one out, with a record.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde::Serialize;
 
-use super::{Edit, Job, facts};
+use super::{Cost, Edit, Job, facts};
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use crate::train::changed::ChangedModel;
@@ -55,6 +56,10 @@ pub struct Record {
     pub retain_rows: usize,
     /// The seed.
     pub seed: u64,
+    /// Forget rows seen, with repetitions; what a given finetuned model has seen does not count.
+    pub samples: u64,
+    /// Floating-point operations, about ([`Cost::flops`]).
+    pub flops: f64,
 }
 
 impl EditJob {
@@ -72,6 +77,7 @@ impl EditJob {
         let finetuned = self.finetuned.as_deref().map(load).transpose()?;
         let (forget, retain) = (facts::read(&self.forget)?, facts::read(&self.retain)?);
         let strength = self.strength.unwrap_or(self.edit.default);
+        let cost = Cell::new(Cost::default());
         let job = Job {
             tokenizer: &tokenizer,
             forget: &forget,
@@ -79,6 +85,7 @@ impl EditJob {
             finetuned: finetuned.as_ref(),
             strength,
             seed: self.seed,
+            cost: &cost,
         };
         (self.edit.apply)(&model, &job)?;
         let record = Record {
@@ -90,6 +97,8 @@ impl EditJob {
             forget_rows: forget.len(),
             retain_rows: retain.len(),
             seed: self.seed,
+            samples: cost.get().samples,
+            flops: cost.get().flops,
         };
         changed.write(&model.decoder, RECORD_FILE, &record)?;
         Ok(record)

@@ -29,11 +29,13 @@ pub fn dampen(
 }
 
 pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> std::result::Result<(), TrainError> {
-    let forget = moments(model, job.tokenizer, job.forget)?.square;
-    let retain = moments(model, job.tokenizer, job.retain)?.square;
+    let forget = moments(model, job.tokenizer, job.forget)?;
+    let retain = moments(model, job.tokenizer, job.retain)?;
+    job.saw(job.forget.len());
+    job.trained(&model.decoder, forget.tokens + retain.tokens);
     for (at, (_, var)) in model.vars.iter().enumerate() {
         let alpha = job.strength as f32;
-        var.set(&dampen(var.as_tensor(), &forget[at], &retain[at], alpha, LAMBDA)?)?;
+        var.set(&dampen(var.as_tensor(), &forget.square[at], &retain.square[at], alpha, LAMBDA)?)?;
     }
     Ok(())
 }

@@ -54,9 +54,14 @@ fn finetune(model: &Trainable, job: &Job<'_>) -> std::result::Result<Trainable, 
         every: Duration::MAX,
     };
     let mut stream = Stream::named(job.seed, "edits/task_arithmetic");
-    fit.run(&finetuned, || {
+    let next = || {
         let fact = stream.pick(job.forget);
-        fact.dialogue_with(&fact.answer)
+        (fact.dialogue_with(&fact.answer), false)
+    };
+    fit.run_marked(&finetuned, next, |batch, _| {
+        job.saw(batch.label_counts.len());
+        job.trained(&model.decoder, batch.ids.len());
+        finetuned.label_nll(batch)?.mean_all()
     })?;
     Ok(finetuned)
 }

@@ -3,9 +3,15 @@
 //!
 //! An adversary finetunes a copy of the model on one half of a step's forget rows; on the other half the
 //! model is to be as undecided as can be, before the attack and after each step of it. The gradients that
-//! the copies get count as the model's own (first-order meta-learning, the paper's equation 1). What
-//! differs: the published code starts from a model that was made to forget by other means, draws one of
-//! three learning rates for each attack, and keeps retained hidden states beside retained text.
+//! the copies get count as the model's own (first-order meta-learning, the paper's equation 1). With
+//! adapters or located matrices the adversary moves only what the run trains; a step of one forget row
+//! has it on both sides.
+//!
+//! What differs from the published code: that starts from a model that was made to forget by other means,
+//! and has no term before the attack; it weighs the steps of an attack, the later ones more, and looks at
+//! every fourth; each of these steps has rows of its own, a third of the attacks begin on retained text,
+//! and one of three learning rates is drawn; entropy is over all tokens; and it keeps retained hidden
+//! states beside retained text. Its weight of 4 is therefore not quite ours.
 
 use candle_core::{D, Result, Tensor};
 
@@ -116,6 +122,7 @@ mod tests {
     use crate::train::initial;
     use crate::train::trainable::Trainable;
     use crate::train::trainable::tests::tiny_config;
+    use crate::train::unlearn::step::Rows;
     use candle_core::Device;
 
     #[test]
@@ -141,6 +148,32 @@ mod tests {
     fn gradients(model: &Trainable, loss: &Tensor) -> Vec<Vec<f32>> {
         let grads = loss.backward().unwrap();
         model.vars.iter().map(|it| values_of(grads.get(&it.1).unwrap()).unwrap()).collect()
+    }
+
+    /// The adversary learns the even sequences, and the odd ones are asked.
+    #[test]
+    fn the_loss_weighs_its_parts() {
+        let model = Trainable::from_decoder(&initial::decoder(&tiny_config(), 3).unwrap()).unwrap();
+        let sequences = [
+            (vec![3, 4, 5, 6], vec![false, false, true, true]),
+            (vec![7, 8, 9], vec![false, true, true]),
+        ];
+        let rows = |it: &[(Vec<u32>, Vec<bool>)]| Rows { batch: Batch::of(it), ..Rows::default() };
+        let step = Step {
+            model: Pass::new(&model.decoder),
+            reference: Pass::new(&model.decoder),
+            epoch: 0,
+            carried: 0.0,
+            forget: &rows(&sequences),
+            answers: &Rows::default(),
+            retain: &rows(&sequences[..1]),
+        };
+        let tar = Tar { steps: 2, rate: 0.01, tamper: 3.0, retain: 0.5 };
+        let loss = tar.loss(&step).unwrap().total.to_scalar::<f32>().unwrap();
+        let (tampered, _) = attacked(&model, &tar);
+        let retain = step.model.nll(&step.retain.batch).unwrap().mean_all().unwrap();
+        let want = 3.0 * tampered + 0.5 * retain.to_scalar::<f32>().unwrap();
+        assert!((loss - want).abs() < 1e-5, "{loss} {want}");
     }
 
     /// One attack by hand: the mean of the gradients here and where one step of AdamW leads, while the

@@ -120,9 +120,16 @@ impl Descent<'_> {
         // The constants of AdamW in the published runs.
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
         let mut optimiser = AdamW::new(vars, settings);
-        let mut outcome = self.resume(student, &mut optimiser)?;
+        let saved = self.resume(student, &mut optimiser)?;
+        let again = saved.is_some();
+        let mut outcome = saved.unwrap_or_else(|| self.fresh());
         let (start, before) = (Instant::now(), outcome.counters.seconds);
-        let prepared = self.prepare(&mut outcome.counters)?;
+        let mut counted = outcome.counters;
+        let prepared = self.prepare(&mut counted)?;
+        if !again {
+            // A run that goes on has counted it already.
+            outcome.counters = counted;
+        }
         let bar = progress(self.draws.len() as u64, outcome.counters.steps);
         let mut saved = Instant::now();
         for draw in self.draws.iter().skip(outcome.counters.steps as usize) {
@@ -231,18 +238,26 @@ impl Descent<'_> {
         Ok(prepared)
     }
 
-    fn resume(&self, student: &Student, optimiser: &mut AdamW) -> Result<Outcome, TrainError> {
-        let fresh = Outcome {
+    fn fresh(&self) -> Outcome {
+        Outcome {
             counters: Counters::default(),
             loss: 0.0,
             stopped: false,
             carried: self.method.start(),
-        };
-        let Some(folder) = &self.checkpoint else { return Ok(fresh) };
+        }
+    }
+
+    /// Where an interrupted run was.
+    fn resume(
+        &self,
+        student: &Student,
+        optimiser: &mut AdamW,
+    ) -> Result<Option<Outcome>, TrainError> {
+        let Some(folder) = &self.checkpoint else { return Ok(None) };
         let ours = |it: &State| it.identity == self.identity;
         let state = Checkpoint::new(folder).load(student.vars(), optimiser, ours)?;
-        let outcome = state.map_or(fresh, |it| it.outcome);
-        optimiser.steps = outcome.counters.steps;
+        let outcome = state.map(|it| it.outcome);
+        optimiser.steps = outcome.map_or(0, |it| it.counters.steps);
         Ok(outcome)
     }
 

@@ -36,6 +36,9 @@ pub enum Part {
     FeedForward,
 }
 
+/// The matrices of a block, as [`named`](crate::train::named) calls them.
+const MATRICES: [&str; 4] = ["qkv", "output", "gate_up", "down"];
+
 impl Part {
     fn has(self, weight: &str) -> bool {
         let Some((_, matrix)) = weight.split_once('.') else { return false };
@@ -83,10 +86,40 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// How many times more it does for forget than for retain rows.
+    /// What it does for forget rows, beside what it does for retain rows.
     fn contrast(&self) -> f64 {
         self.forget / self.retain.max(f64::MIN_POSITIVE)
     }
+}
+
+impl Locate {
+    /// Fails when a model of so many blocks has not so many matrices of which `trains` is true.
+    ///
+    /// # Errors
+    ///
+    /// A sentence with the numbers.
+    pub fn check(
+        self,
+        layers: usize,
+        trains: impl Fn(&str) -> bool,
+    ) -> std::result::Result<(), String> {
+        let of = |layer: usize| MATRICES.map(|it| format!("{layer}.{it}"));
+        let all = (0..layers).flat_map(of).filter(|it| self.part.has(it) && trains(it)).count();
+        if (1..=all).contains(&self.matrices) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} matrices are to be located; the method trains {all} of that part of the model",
+            self.matrices
+        ))
+    }
+}
+
+/// The largest contrasts, at most `count`, the largest first.
+fn ranked(mut all: Vec<Attribution>, count: usize) -> Vec<Attribution> {
+    all.sort_by(|a, b| b.contrast().total_cmp(&a.contrast()));
+    all.truncate(count);
+    all
 }
 
 /// The sum over the batch's labels of the log-odds of being said: `log(p / (1 - p))`, a scalar.
@@ -111,8 +144,9 @@ fn attributions(model: &Trainable, rows: &[&Tokens]) -> Result<Vec<f64>> {
     Ok(sums.iter().map(|it| it / rows.len().max(1) as f64).collect())
 }
 
-/// The matrices that do more for forget rows than for retain rows (of which as many are looked at,
-/// evenly spread), those with the largest contrast first.
+/// The matrices that do most for forget rows beside what they do for retain rows (of which as many are
+/// looked at, evenly spread), the largest contrast first, out of those of which `trains` is true; and the
+/// input tokens that it took, forward and backward. The contrast may be below 1.
 ///
 /// # Errors
 ///
@@ -121,29 +155,22 @@ pub fn locate(
     decoder: &Decoder,
     settings: Locate,
     material: &Material,
-) -> std::result::Result<Vec<Attribution>, TrainError> {
+    trains: impl Fn(&str) -> bool,
+) -> std::result::Result<(Vec<Attribution>, u64), TrainError> {
+    settings.check(decoder.blocks.len(), &trains).map_err(TrainError::Settings)?;
     let model = Trainable::from_decoder(decoder)?;
     let forget: Vec<&Tokens> = material.forget.iter().collect();
     let count = forget.len().min(material.retain.len());
     let every = |it| &material.retain[it * material.retain.len() / count.max(1)];
     let retain: Vec<&Tokens> = (0..count).map(every).collect();
+    let tokens = forget.iter().chain(&retain).map(|it| it.0.len() as u64 - 1).sum();
     let (forget, retain) = (attributions(&model, &forget)?, attributions(&model, &retain)?);
     let names = model.vars.iter().map(|it| it.0.clone());
     let all = names.zip(forget.into_iter().zip(retain));
-    let mut found: Vec<Attribution> = all
-        .filter(|it| settings.part.has(&it.0))
-        .map(|(weight, (forget, retain))| Attribution { weight, forget, retain })
-        .collect();
-    if settings.matrices == 0 || settings.matrices > found.len() {
-        return Err(TrainError::Settings(format!(
-            "{} matrices are to be located; the model has 1 to {} of that kind",
-            settings.matrices,
-            found.len()
-        )));
-    }
-    found.sort_by(|a, b| b.contrast().total_cmp(&a.contrast()));
-    found.truncate(settings.matrices);
-    Ok(found)
+    let all = all
+        .filter(|it| settings.part.has(&it.0) && trains(&it.0))
+        .map(|(weight, (forget, retain))| Attribution { weight, forget, retain });
+    Ok((ranked(all.collect(), settings.matrices), tokens))
 }
 
 #[cfg(test)]
@@ -151,22 +178,26 @@ mod tests {
     use super::*;
     use crate::train::initial;
     use crate::train::trainable::tests::tiny_config;
-    use candle_core::Device;
 
     fn rows(first: u32) -> Vec<Tokens> {
         vec![(vec![first, 4, 5], vec![false, false, true]), (vec![first, 8], vec![false, true])]
     }
 
-    /// Of a linear model it is exact: logits are linear in the head, and so are log-odds of two tokens.
+    /// Against probabilities: `log(p / (1 - p))` of both labels.
     #[test]
-    fn attribution_of_the_log_odds_of_two_tokens() {
-        let logits = Tensor::new(&[[1f32, 3.0], [2.0, 0.5]], &Device::Cpu).unwrap();
-        let label = (logits.log_sum_exp(D::Minus1).unwrap() - token_nll(&logits, &[1, 1]).unwrap())
-            .unwrap();
-        let odds = (label - others(&logits, &[1, 1]).unwrap()).unwrap();
-        for (got, want) in values_of(&odds).unwrap().iter().zip([2.0, -1.5]) {
-            assert!((got - want).abs() < 1e-6, "{odds}");
-        }
+    fn log_odds_are_those_of_the_probabilities() {
+        let decoder = initial::decoder(&tiny_config(), 3).unwrap();
+        let batch = Batch::of(&[(vec![3, 4, 5, 6], vec![false, false, true, true])]);
+        let logits = Pass::new(&decoder).logits(&batch).unwrap();
+        let rows = logits.to_vec2::<f32>().unwrap();
+        let odds = |(row, label): (&Vec<f32>, &u32)| {
+            let all: f64 = row.iter().map(|it| f64::from(*it).exp()).sum();
+            let p = f64::from(row[*label as usize]).exp() / all;
+            (p / (1.0 - p)).ln()
+        };
+        let want: f64 = rows.iter().zip(&batch.labels).map(odds).sum();
+        let got = f64::from(log_odds(&decoder, &batch).unwrap().to_scalar::<f32>().unwrap());
+        assert!((got - want).abs() < 1e-5, "{got} {want}");
     }
 
     /// The sum of weight times gradient is the derivative by a factor in front of the matrix.
@@ -189,26 +220,42 @@ mod tests {
             };
             let slope = (odds(1.05) - odds(0.95)) / 0.1;
             var.set(&weight).unwrap();
-            assert!(
-                (slope.abs() - got[at]).abs() < 1e-3 + 0.02 * got[at],
-                "{name}: {slope} {got:?}"
-            );
+            let near = 2e-5 + 0.02 * got[at];
+            assert!((slope.abs() - got[at]).abs() < near, "{name}: {slope} {got:?}");
         }
     }
 
+    /// 3 / 1, 1 / 0.5, 4 / 4.
     #[test]
-    fn the_largest_contrasts_of_a_part_are_chosen() {
+    fn contrast_counts_and_not_size() {
+        let of = |weight: &str, forget, retain| Attribution {
+            weight: weight.to_owned(),
+            forget,
+            retain,
+        };
+        let all = vec![of("0.qkv", 4.0, 4.0), of("0.down", 1.0, 0.5), of("1.down", 3.0, 1.0)];
+        let names: Vec<String> = ranked(all, 2).into_iter().map(|it| it.weight).collect();
+        assert_eq!(names, ["1.down", "0.down"]);
+    }
+
+    #[test]
+    fn matrices_are_chosen_out_of_a_part_that_the_method_trains() {
         let decoder = initial::decoder(&tiny_config(), 3).unwrap();
         let material = Material { forget: rows(3), retain: rows(9), ..Material::default() };
-        let of = |matrices, part| locate(&decoder, Locate { matrices, part }, &material);
-        let all = of(8, Part::All).unwrap();
-        assert!(all.windows(2).all(|it| it[0].contrast() >= it[1].contrast()));
+        let of = |matrices, part, trains: fn(&str) -> bool| {
+            locate(&decoder, Locate { matrices, part }, &material, trains)
+        };
+        let (all, tokens) = of(8, Part::All, |_| true).unwrap();
         assert!(all.iter().all(|it| it.forget > 0.0 && it.retain > 0.0), "{all:?}");
-        assert_eq!(of(3, Part::All).unwrap(), all[..3]);
-        let feed: Vec<_> = of(2, Part::FeedForward).unwrap();
+        assert_eq!(tokens, 2 * (2 + 1), "two sequences of each, without their last tokens");
+        assert_eq!(of(3, Part::All, |_| true).unwrap().0, all[..3]);
+        let (feed, _) = of(2, Part::FeedForward, |_| true).unwrap();
         let same = all.iter().filter(|it| Part::FeedForward.has(&it.weight)).take(2);
         assert!(feed.iter().eq(same), "{feed:?}");
-        assert!(of(5, Part::Attention).unwrap_err().to_string().contains("1 to 4"));
+        let (one, _) = of(1, Part::All, |it| it == "1.down").unwrap();
+        assert_eq!(one[0].weight, "1.down");
+        let error = of(1, Part::Attention, |it| it == "1.down").unwrap_err().to_string();
+        assert!(error.contains("trains 0 of that part"), "{error}");
         assert!("mlp".parse::<Part>().is_err() && "all".parse() == Ok(Part::All));
     }
 }

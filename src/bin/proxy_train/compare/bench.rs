@@ -241,15 +241,37 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Fails when a finished model cannot be compared with the untouched one, block by block.
+fn finished(folder: &Path, config: &ModelConfig) -> Result<(), String> {
+    let sizes = |it: &ModelConfig| (it.vocab_size, it.hidden_size, it.layers);
+    let theirs = ModelConfig::read(folder).map_err(|it| it.to_string())?;
+    if sizes(&theirs) == sizes(config) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: vocabulary, width and blocks are {:?}, those of the untouched model {:?}",
+        folder.display(),
+        sizes(&theirs),
+        sizes(config)
+    ))
+}
+
 /// Builds every method once, so that a parameter that does not fit the model is known at the start.
 fn check_methods(job: &Job, config: &ModelConfig) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     for variant in &job.variants {
-        if let Action::Unlearn { method, set, .. } = &variant.action {
-            let built = Parameters::new(method, set).and_then(|it| (method.build)(&it, config, 0));
-            if let Err(problem) = built {
-                problems.push(format!("{}: {}: {problem}", job.path.display(), variant.label));
-            }
+        let problem = match &variant.action {
+            Action::Unlearn { method, set, locate, .. } => Parameters::new(method, set)
+                .and_then(|it| (method.build)(&it, config, 0))
+                .and_then(|method| match locate {
+                    Some(locate) => locate.check(config.layers, |it| method.trains(it)),
+                    None => Ok(()),
+                }),
+            Action::Model(folder) => finished(folder, config),
+            _ => Ok(()),
+        };
+        if let Err(problem) = problem {
+            problems.push(format!("{}: {}: {problem}", job.path.display(), variant.label));
         }
     }
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }

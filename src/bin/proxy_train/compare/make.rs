@@ -122,8 +122,10 @@ fn diverged(job: &UnlearnJob, error: TrainError) -> anyhow::Result<Outcome> {
 
 fn edited(job: &EditJob) -> anyhow::Result<Outcome> {
     let since = Instant::now();
-    let record: Value = serde_json::to_value(job.run()?)?;
-    let training = Training { record, ..Training::default() };
+    let edited = job.run()?;
+    let record: Value = serde_json::to_value(&edited)?;
+    let (samples, flops) = (Some(edited.samples), Some(edited.flops));
+    let training = Training { steps: None, samples, flops, record };
     let seconds = Some(since.elapsed().as_secs_f64());
     Ok(Outcome::Made(Made { folder: job.out.clone(), training: Some(training), seconds }))
 }
