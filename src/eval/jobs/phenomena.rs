@@ -71,10 +71,12 @@ fn bound(lines: &[Line], wanted: Bound) -> Option<&Line> {
     lines.iter().find(|it| it.bound == Some(wanted))
 }
 
-/// Rows of a method that were measured, those with fewer steps first.
+/// Rows of a method that were measured, those with fewer steps first. What was only trained in a part of
+/// the model is another method.
 fn of_method<'a>(lines: &'a [Line], method: &str) -> Vec<&'a Line> {
+    let whole = |it: &&Line| it.method == method && it.settings["locate"].is_null();
     let mut found: Vec<&Line> =
-        lines.iter().filter(|it| it.method == method && !it.utility.value.is_nan()).collect();
+        lines.iter().filter(whole).filter(|it| !it.utility.value.is_nan()).collect();
     found.sort_by(|a, b| a.cost.steps.total_cmp(&b.cost.steps));
     found
 }
@@ -316,6 +318,9 @@ mod tests {
         assert_eq!(shown(vec![ga(10.0, 0.2), npo(10.0, 0.1)]), Shown::No);
         assert_eq!(shown(vec![ga(10.0, 0.3), npo(10.0, 0.4)]), Shown::No);
         assert_eq!(shown(vec![ga(10.0, 0.2)]), Shown::NotRun);
+        let mut part = npo(5.0, 0.1);
+        part.settings = json!({ "locate": { "matrices": 6 } });
+        assert_eq!(shown(vec![ga(10.0, 0.2), npo(10.0, 0.3), part]), Shown::Yes);
     }
 
     #[test]
