@@ -42,7 +42,8 @@ pub(crate) struct CompareArgs {
     /// Only methods of this name, beside the bounds; may be given several times.
     #[arg(long = "only", value_name = "NAME")]
     only: Vec<String>,
-    /// Only every Nth point, from the Ith on (from 0); `report` merges the folders.
+    /// Only the Ith (from 0) of N shares of the points, whatever the number of seeds; `report` merges
+    /// the folders.
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<(usize, usize)>,
     /// Stop after this many points that were not there yet.
@@ -83,9 +84,14 @@ fn chosen<'a>(job: &'a Job, args: &CompareArgs) -> anyhow::Result<Vec<Point<'a>>
         let bound = it.variant.kind == grid::Kind::Bound;
         bound || args.only.is_empty() || args.only.contains(&it.variant.name)
     };
-    let all = grid::points(&job.variants, args.seeds).into_iter().filter(wanted);
     let (at, of) = args.shard.unwrap_or((0, 1));
-    Ok(all.enumerate().filter(|it| it.0 % of == at).map(|it| it.1).collect())
+    // Every seed's points are spread over all shares, and stay where they are when seeds are added.
+    let share = |it: &Point<'_>| {
+        let nth = it.variant.seeds.iter().position(|seed| *seed == it.seed).unwrap_or(0);
+        (it.order + nth) % of == at
+    };
+    let all = grid::points(&job.variants, args.seeds);
+    Ok(all.into_iter().filter(|it| wanted(it) && share(it)).collect())
 }
 
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
@@ -232,5 +238,21 @@ mod tests {
         assert!(only.len() < all.len() && only.iter().any(|it| it.0 == "gold"));
         let error = chosen(&job, &args(None, &["npoo"])).unwrap_err();
         assert!(error.to_string().contains("npoo"), "{error}");
+
+        let job = Job::load(Path::new("deploy/jobs/lab.toml")).unwrap();
+        let labels = |seeds, at| -> Vec<(String, u64)> {
+            let args = CompareArgs { seeds, ..args(Some((at, 2)), &[]) };
+            let points = chosen(&job, &args).unwrap();
+            points.iter().map(|it| (it.variant.label.clone(), it.seed)).collect()
+        };
+        for seeds in [Some(1), Some(2), None] {
+            let [first, second] = [0, 1].map(|at| labels(seeds, at));
+            let count = |of: &[(String, u64)], seed| of.iter().filter(|it| it.1 == seed).count();
+            for seed in 1..=seeds.unwrap_or(3) as u64 {
+                let (one, other) = (count(&first, seed), count(&second, seed));
+                assert!(one.abs_diff(other) <= 6, "seed {seed}: {one} and {other}");
+            }
+            assert!(labels(Some(1), 0).iter().all(|it| first.contains(it)));
+        }
     }
 }
