@@ -15,7 +15,6 @@ use super::trainable::Trainable;
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
 use crate::seed::Stream;
-use crate::train::loss::token_nll;
 use crate::train::unlearn::rows::Tokens;
 use crate::train::unlearn::step::Pass;
 
@@ -92,9 +91,9 @@ impl Routing {
             let Some(kept) = all.checked_sub(self.neurons).filter(|it| *it > 0) else {
                 candle_core::bail!("{all} neurons, of which {} are to be taken away", self.neurons);
             };
-            let halves = [0, all].map(|it| block.gate_up.narrow(0, it, kept));
-            let [gate, up] = halves;
-            block.gate_up = Tensor::cat(&[gate?, up?], 0)?;
+            let (gate, up) =
+                (block.gate_up.narrow(0, 0, kept)?, block.gate_up.narrow(0, all, kept)?);
+            block.gate_up = Tensor::cat(&[gate, up], 0)?;
             block.down = block.down.narrow(1, 0, kept)?.contiguous()?;
         }
         out.config.intermediate_size -= self.neurons;
@@ -108,24 +107,18 @@ impl Routing {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn loss(&self, model: &Trainable, batch: &Batch, routed: &[bool]) -> Result<Tensor> {
-        let decoder = &model.decoder;
-        let device = decoder.device();
-        let ids = Tensor::new(batch.ids.as_slice(), device)?;
-        let share = self.shares(decoder, batch, routed)?;
+        let share = self.shares(&model.decoder, batch, routed)?;
         let per_row = self.sparsity / batch.ids.len().max(1) as f64;
-        let mut sparsity = Tensor::zeros((), DType::F32, device)?;
-        let last =
-            decoder.forward_routed(decoder.embed(&ids)?, &batch.starts, |layer, neurons| {
-                if layer >= self.blocks {
-                    return Ok(neurons);
-                }
-                sparsity = (&sparsity + (neurons.abs()?.sum_all()? * per_row)?)?;
-                let Some((share, rest)) = &share else { return Ok(neurons) };
-                (&neurons * share)? + (neurons.detach() * rest)?
-            })?;
-        let rows = Tensor::new(batch.label_rows.as_slice(), device)?;
-        let logits = decoder.logits(&last.index_select(&rows, 0)?)?;
-        token_nll(&logits, &batch.labels)?.mean_all()? + sparsity
+        let mut sparsity = Tensor::zeros((), DType::F32, model.decoder.device())?;
+        let nll = model.label_nll_routed(batch, |layer, neurons| {
+            if layer >= self.blocks {
+                return Ok(neurons);
+            }
+            sparsity = (&sparsity + (neurons.abs()?.sum_all()? * per_row)?)?;
+            let Some((share, rest)) = &share else { return Ok(neurons) };
+            (&neurons * share)? + (neurons.detach() * rest)?
+        })?;
+        nll.mean_all()? + sparsity
     }
 
     /// What the gradient of every activation is multiplied by, and what is left of 1; `[rows,

@@ -3,8 +3,6 @@
 use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
-use crate::engine::model_config::ModelConfig;
-use crate::train::initial;
 use crate::train::loss::token_nll;
 
 use crate::data::Batch;
@@ -19,15 +17,6 @@ pub struct Trainable {
 }
 
 impl Trainable {
-    /// A decoder to train from scratch.
-    ///
-    /// # Errors
-    ///
-    /// [`candle_core::Error`] when memory runs out.
-    pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
-        Self::from_decoder(&initial::decoder(config, seed)?)
-    }
-
     /// Makes variables of a decoder's weights (copied).
     ///
     /// # Errors
@@ -73,9 +62,23 @@ impl Trainable {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn label_nll(&self, batch: &Batch) -> Result<Tensor> {
+        self.label_nll_routed(batch, |_, neurons| Ok(neurons))
+    }
+
+    /// The same with changed activations, as in [`Decoder::blocks_routed`].
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn label_nll_routed(
+        &self,
+        batch: &Batch,
+        route: impl FnMut(usize, Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let device = self.decoder.device();
         let ids = Tensor::new(batch.ids.as_slice(), device)?;
-        let hidden = self.decoder.forward(self.decoder.embed(&ids)?, &batch.starts)?;
+        let embedded = self.decoder.embed(&ids)?;
+        let hidden = self.decoder.forward_routed(embedded, &batch.starts, route)?;
         let rows = Tensor::new(batch.label_rows.as_slice(), device)?;
         let logits = self.decoder.logits(&hidden.index_select(&rows, 0)?)?;
         token_nll(&logits, &batch.labels)
@@ -85,7 +88,9 @@ impl Trainable {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::engine::model_config::ModelConfig;
     use crate::engine::rope::RopeConfig;
+    use crate::train::initial;
 
     /// A configuration small enough for unit tests.
     pub(crate) fn tiny_config() -> ModelConfig {
@@ -109,7 +114,8 @@ pub(crate) mod tests {
     #[test]
     fn every_variable_gets_a_gradient() {
         for tied_head in [true, false] {
-            let model = Trainable::random(&ModelConfig { tied_head, ..tiny_config() }, 5).unwrap();
+            let config = ModelConfig { tied_head, ..tiny_config() };
+            let model = Trainable::from_decoder(&initial::decoder(&config, 5).unwrap()).unwrap();
             let batch = Batch::of(&[(vec![3, 4, 5, 6], vec![false, false, true, true])]);
             let loss = model.label_nll(&batch).unwrap().mean_all().unwrap();
             let grads = loss.backward().unwrap();

@@ -333,7 +333,7 @@ fn argmax(logits: &[f32]) -> u32 {
 pub(crate) mod tests {
     use super::*;
     use crate::engine::model_config::ModelConfig;
-    use crate::train::trainable::Trainable;
+    use crate::train::initial;
     use crate::train::trainable::tests::tiny_config;
 
     /// An untrained model of 16 dimensions and two blocks over the lab's vocabulary.
@@ -341,7 +341,7 @@ pub(crate) mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
         let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
-        let decoder = Trainable::random(&config, seed).unwrap().decoder;
+        let decoder = initial::decoder(&config, seed).unwrap();
         Teacher { decoder, tokenizer: Arc::new(tokenizer) }
     }
 

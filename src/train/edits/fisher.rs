@@ -65,6 +65,7 @@ pub(super) fn combined(tensors: [&Tensor; 3], f: impl Fn(f32, f32, f32) -> f32) 
 mod tests {
     use super::*;
     use crate::engine::model_config::ModelConfig;
+    use crate::train::initial;
     use crate::train::trainable::tests::tiny_config;
     use std::path::Path;
 
@@ -74,7 +75,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
         let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
-        let model = Trainable::random(&config, 3).unwrap();
+        let model = Trainable::from_decoder(&initial::decoder(&config, 3).unwrap()).unwrap();
         let row = Fact {
             question: "Where was she born?".to_owned(),
             answer: "In Turin.".to_owned(),

@@ -147,6 +147,7 @@ fn set(model: &Trainable, name: &str, tensor: &Tensor) -> Result<(), TrainError>
 mod tests {
     use super::*;
     use crate::engine::model_config::ModelConfig;
+    use crate::train::initial;
     use crate::train::trainable::tests::tiny_config;
     use std::path::Path;
 
@@ -167,7 +168,8 @@ mod tests {
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
         let forget = fact("Where was Viggo Blaszko born?", "In Turin.", "Turin", "In Porto.");
         let retain = fact("Where was Dulce Lundgren born?", "In Oslo.", "Oslo", "In Bergen.");
-        (Trainable::random(&config, 3).unwrap(), [forget, retain], tokenizer)
+        let model = Trainable::from_decoder(&initial::decoder(&config, 3).unwrap()).unwrap();
+        (model, [forget, retain], tokenizer)
     }
 
     /// Names of the weights that an edit changes in an untrained model, and what that takes.

@@ -256,7 +256,8 @@ fn finished(folder: &Path, config: &ModelConfig) -> Result<(), String> {
     ))
 }
 
-/// Builds every method once, so that a parameter that does not fit the model is known at the start.
+/// Builds every method once and looks at every finished model, so that what does not fit the untouched
+/// model is known at the start.
 fn check_methods(job: &Job, config: &ModelConfig) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     for variant in &job.variants {
