@@ -66,6 +66,15 @@ pub struct System {
     pub model: String,
 }
 
+impl System {
+    /// One subject per seed.
+    #[must_use]
+    pub fn subjects(&self) -> Vec<Subject<'_>> {
+        let model = self.model.as_str();
+        self.backends.iter().map(|it| Subject { backend: it.as_ref(), model }).collect()
+    }
+}
+
 /// Measures every system in turn; `gold` is one of them, by index.
 ///
 /// # Errors
@@ -99,11 +108,11 @@ async fn measure(
     bar: &ProgressBar,
 ) -> Result<SystemScores, EvalError> {
     let mut forget = Vec::with_capacity(system.backends.len());
-    for backend in &system.backends {
-        let subject = Subject { backend: backend.as_ref(), model: &system.model };
+    let subjects = system.subjects();
+    for subject in &subjects {
         forget.push(subject.score_rows(&splits.forget, true, || bar.inc(1)).await?);
     }
-    let subject = Subject { backend: system.backends[0].as_ref(), model: &system.model };
+    let subject = subjects[0];
     let retain = subject.score_rows(&splits.retain, true, || bar.inc(1)).await?;
     let real_authors = subject.score_rows(&splits.real_authors, false, || bar.inc(1)).await?;
     let world_facts = subject.score_rows(&splits.world_facts, false, || bar.inc(1)).await?;

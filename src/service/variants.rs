@@ -54,8 +54,7 @@ pub fn treatments(policy: &Policy, width: usize) -> Vec<(String, TreatmentSettin
     out
 }
 
-/// The policy with one treatment and another seed: other noise, and other surrogates from `pool`.
-/// Seed 0 leaves the policy's own.
+/// The policy with one treatment and another seed, as [`redrawn`].
 #[must_use]
 pub fn variant(
     policy: &Policy,
@@ -63,8 +62,14 @@ pub fn variant(
     seed: u64,
     pool: &[String],
 ) -> Arc<Policy> {
+    redrawn(&Policy { treatment: vec![treatment], ..policy.clone() }, seed, pool)
+}
+
+/// The policy with another seed: other noise, and other surrogates from `pool`. Seed 0 leaves the
+/// policy's own.
+#[must_use]
+pub fn redrawn(policy: &Policy, seed: u64, pool: &[String]) -> Arc<Policy> {
     let mut policy = policy.clone();
-    policy.treatment = vec![treatment];
     if seed > 0 {
         policy.seed = derive(policy.seed, &seed.to_le_bytes());
         let mut pool = pool.to_vec();

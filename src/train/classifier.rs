@@ -8,14 +8,16 @@
 mod cross;
 mod dates;
 mod features;
+mod folds;
 mod measure;
 mod regression;
 mod report;
 mod rows;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::data::{DataError, Wordings};
 use crate::embed::{
@@ -25,6 +27,7 @@ use crate::seed::Stream;
 pub use cross::CurvePoint;
 use cross::{Example, cross, curve, fit};
 use features::{Reader, Seen};
+pub use folds::HeldOutOnce;
 use measure::{flagged, quiet, recall_at};
 pub use report::{
     AtRate, ClassifierReport, Hard, HeldOut, LengthMatched, MARKDOWN_FILE, REPORT_FILE, Slice,
@@ -82,6 +85,8 @@ pub struct Study {
     pub test_retain: Vec<PathBuf>,
     /// Questions near the topic and none of it, reported file by file.
     pub hard: Vec<PathBuf>,
+    /// Further classifiers, each measured on a part of all rows that it does not know.
+    pub folds: usize,
     /// Train on questions in disguise too.
     pub augment: bool,
     /// Numbers of forget rows of a learning curve.
@@ -214,13 +219,66 @@ impl Data {
     }
 }
 
-/// Every wording of some rows, read.
-fn read_all(reader: &Reader, rows: &[Wordings]) -> Result<Vec<Seen>, EmbedError> {
-    rows.iter().flatten().map(|it| reader.read(it)).collect()
+/// An encoder's view of texts, each read once.
+struct Readings<'a> {
+    reader: &'a Reader,
+    seen: HashMap<String, Rc<Seen>>,
 }
 
-fn scores(head: &Head, seen: &[Seen]) -> Vec<f32> {
+impl Readings<'_> {
+    fn read(&mut self, text: &str) -> Result<Rc<Seen>, EmbedError> {
+        if let Some(seen) = self.seen.get(text) {
+            return Ok(Rc::clone(seen));
+        }
+        let seen = Rc::new(self.reader.read(text)?);
+        self.seen.insert(text.to_owned(), Rc::clone(&seen));
+        Ok(seen)
+    }
+
+    /// Every wording of some rows.
+    fn all(&mut self, rows: &[Wordings]) -> Result<Vec<Rc<Seen>>, EmbedError> {
+        rows.iter().flatten().map(|it| self.read(it)).collect()
+    }
+
+    fn scores(&mut self, head: &Head, rows: &[Wordings]) -> Result<Vec<f32>, EmbedError> {
+        Ok(scores(head, &self.all(rows)?))
+    }
+}
+
+fn scores(head: &Head, seen: &[Rc<Seen>]) -> Vec<f32> {
     seen.iter().map(|it| it.score(head)).collect()
+}
+
+/// A head with its threshold.
+struct Trained {
+    head: Head,
+    threshold: f32,
+    /// The miss rate that the forget rows can vouch for.
+    alpha_attained: f64,
+    /// Forget texts of the calibration.
+    calibrated: usize,
+    penalty: f64,
+    examples: Vec<Example>,
+}
+
+/// Trains and calibrates on forget and retain rows.
+fn train(
+    readings: &mut Readings<'_>,
+    job: &ClassifierJob,
+    [forget, retain]: [&[Wordings]; 2],
+    stream: &mut Stream,
+) -> Result<Trained, EmbedError> {
+    let kinds = (readings.reader.is_caseless(), job.study.augment);
+    let mut examples = Vec::new();
+    for text in rows::training_texts(forget, retain, kinds, stream) {
+        examples.push(Example { seen: readings.read(&text.text)?, text });
+    }
+    let crossed = cross(readings.reader, &examples);
+    let calibrated = crossed.forget.len();
+    let (threshold, alpha_attained) = calibrate(job, &crossed.forget, crossed.retain);
+    let head = fit(readings.reader, &examples, crossed.penalty, |_| true);
+    let penalty = crossed.penalty;
+    Ok(Trained { head, threshold, alpha_attained, calibrated, penalty, examples })
 }
 
 /// The threshold, and the miss rate that the forget rows can vouch for there.
@@ -245,24 +303,21 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
     }
     let Data { train: [forget, retain], test: [test_forget, test_retain], hard } = Data::read(job)?;
     let reader = Reader::open(&job.encoder)?;
+    let mut readings = Readings { reader: &reader, seen: HashMap::new() };
     let mut stream = Stream::named(job.seed, "classifier");
-    let kinds = (reader.is_caseless(), job.study.augment);
-    let mut examples = Vec::new();
-    for text in rows::training_texts(&forget, &retain, kinds, &mut stream) {
-        examples.push(Example { seen: reader.read(&text.text)?, text });
-    }
-    let crossed = cross(&reader, &examples);
-    let calibrated = crossed.forget.len();
-    let (threshold, alpha_attained) = calibrate(job, &crossed.forget, crossed.retain);
-    let head = fit(&reader, &examples, crossed.penalty, |_| true);
-    let (ours, others) = (read_all(&reader, &test_forget)?, read_all(&reader, &test_retain)?);
-    let (forget_scores, retain_scores) = (scores(&head, &ours), scores(&head, &others));
+    let trained = train(&mut readings, job, [&forget, &retain], &mut stream)?;
+    let Trained { head, threshold, .. } = &trained;
+    let threshold = *threshold;
+    let (ours, others) = (readings.all(&test_forget)?, readings.all(&test_retain)?);
+    let (forget_scores, retain_scores) = (scores(head, &ours), scores(head, &others));
     let mut hard_scores = Vec::new();
-    for (name, rows) in hard {
-        hard_scores.push((name, scores(&head, &read_all(&reader, &rows)?)));
+    for (name, rows) in &hard {
+        hard_scores.push((name.clone(), readings.scores(head, rows)?));
     }
     let amounts = (job.study.curve.as_slice(), job.study.curve_seeds, job.seed);
-    let points = curve(&reader, &examples, amounts, crossed.penalty, (&ours, &others));
+    let points = curve(&reader, &trained.examples, amounts, trained.penalty, (&ours, &others));
+    let all = [[&*forget, &test_forget].concat(), [&*retain, &test_retain].concat()];
+    let once = HeldOutOnce::measure(&mut readings, job, [&all[0], &all[1]], &hard)?;
     let bytes = head.to_bytes();
     let manifest = Manifest {
         format: FORMAT,
@@ -277,8 +332,8 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
         n_retain: retain.len(),
         calibration: Calibration {
             method: "cross".to_owned(),
-            n_forget: calibrated,
-            alpha_attained,
+            n_forget: trained.calibrated,
+            alpha_attained: trained.alpha_attained,
             n_test_forget: forget_scores.len(),
             n_test_retain: retain_scores.len(),
         },
@@ -292,8 +347,9 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
         retain_scores: &retain_scores,
         hard: &hard_scores,
         curve: &points,
+        once: once.as_ref(),
     };
-    let held_out = HeldOut::measure(&manifest, &rows, |it| Ok(reader.read(it)?.score(&head)))?;
+    let held_out = HeldOut::measure(&manifest, &rows, |it| Ok(reader.read(it)?.score(head)))?;
     let reasons = job.gate.reasons(manifest.recall, manifest.false_positive_rate, |share| {
         recall_at(share, &forget_scores, &retain_scores)
     });

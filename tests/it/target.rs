@@ -68,8 +68,8 @@ async fn a_target_is_attacked_over_its_socket() {
     let world = World::new(42);
     let plan = Plan {
         systems: vec![
-            ("target", Subject { backend: &target, model: "scripted" }),
-            ("gold (retrained)", Subject { backend: &gold, model: "scripted" }),
+            ("target", vec![Subject { backend: &target, model: "scripted" }]),
+            ("gold (retrained)", vec![Subject { backend: &gold, model: "scripted" }]),
         ],
         attacks: ["direct", "completion", "sampling"].map(|it| find(it).unwrap()).to_vec(),
         detectability: true,

@@ -177,6 +177,9 @@ pub(crate) struct ClassifierArgs {
     /// Questions near the topic and none of it, which are never trained on and reported apart.
     #[arg(long, value_name = "FILE")]
     pub(crate) hard: Vec<PathBuf>,
+    /// Report also what so many further classifiers reach, each on a part of all rows that it does not know.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=10), conflicts_with_all = ["test_forget", "test_retain"])]
+    pub(crate) folds: Option<u8>,
     /// Train on questions in disguise too (base64, leetspeak, spelled, ...).
     #[arg(long)]
     pub(crate) augment: bool,
@@ -307,6 +310,10 @@ pub(crate) struct AttackArgs {
     /// Only this attack, or `detectability`; may be given several times.
     #[arg(long = "attack", value_name = "NAME")]
     pub(crate) attacks: Vec<String>,
+    /// How many draws of the policy's surrogates are attacked: the policy's own, then others from the
+    /// data folder's `unseen_names.txt`; each question's mean over draws is held against gold.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) draws: u64,
     /// Most questions per attack, evenly spread over the authors.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,

@@ -112,6 +112,7 @@ fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {
         test_forget: args.test_forget,
         test_retain: args.test_retain,
         hard: args.hard,
+        folds: args.folds.map_or(0, usize::from),
         augment: args.augment,
         curve: args.curve,
         curve_seeds: args.curve_seeds,
@@ -306,24 +307,22 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
     let gold = local(&args.gold)?;
     let second = args.second_gold.as_deref().map(local).transpose()?;
     let (systems, revision) = match args.target.backend()? {
-        Some((backend, model)) => (vec![(TARGET, backend, model)], None),
+        Some((backend, model)) => (vec![system(TARGET, &model, vec![backend])], None),
         None => {
             let lab = Lab::load(&args.lab)?;
-            let guarded = lab.under(Arc::new(lab.policy.clone()))?;
-            let unguarded = ("unguarded", lab.model, MODEL.to_owned());
-            (vec![unguarded, (GUARDED, guarded, MODEL.to_owned())], Some(lab.policy.revision))
+            let draws = (0..args.draws)
+                .map(|seed| lab.under(variants::redrawn(&lab.policy, seed, &lab.pool)))
+                .collect::<anyhow::Result<_>>()?;
+            let unguarded = system("unguarded", MODEL, vec![lab.model]);
+            (vec![unguarded, system(GUARDED, MODEL, draws)], Some(lab.policy.revision))
         }
     };
     let world = World::new(args.world_seed);
-    let subjects = systems
-        .iter()
-        .map(|(name, backend, model)| (*name, Subject { backend: backend.as_ref(), model }))
-        .chain([(GOLD, Subject { backend: gold.as_ref(), model: MODEL })])
-        .chain(
-            second.iter().map(|it| (SECOND_GOLD, Subject { backend: it.as_ref(), model: MODEL })),
-        );
+    let golds = [Some((GOLD, gold)), second.map(|it| (SECOND_GOLD, it))];
+    let golds = golds.into_iter().flatten().map(|(name, it)| system(name, MODEL, vec![it]));
+    let systems: Vec<System> = systems.into_iter().chain(golds).collect();
     let plan = Plan {
-        systems: subjects.collect(),
+        systems: systems.iter().map(|it| (it.name.as_str(), it.subjects())).collect(),
         attacks,
         detectability,
         targets: Target::all(&world, authors, args.limit),

@@ -20,10 +20,9 @@ pub(super) struct Difference {
 impl Difference {
     /// What a system leaked less what gold said anyway; the attack's name is the seed. NaN without
     /// questions, and where one system was not asked all of them.
-    pub(super) fn of(attack: &str, system: &[bool], gold: &[bool]) -> Self {
+    pub(super) fn of(attack: &str, system: &[f64], gold: &[f64]) -> Self {
         let paired = if system.len() == gold.len() { system } else { &[] };
-        let value = |it: bool| f64::from(u8::from(it));
-        let each: Vec<f64> = paired.iter().zip(gold).map(|(a, b)| value(*a) - value(*b)).collect();
+        let each: Vec<f64> = paired.iter().zip(gold).map(|(a, b)| a - b).collect();
         let mut stream = Stream::named(0, attack);
         let interval = bootstrap_mean(&each, RESAMPLES, 0.95, &mut stream);
         Self { mean: mean(&each), interval }
@@ -56,8 +55,8 @@ impl Display for Difference {
 mod tests {
     use super::*;
 
-    fn leaks(count: usize, of: usize) -> Vec<bool> {
-        (0..of).map(|it| it < count).collect()
+    fn leaks(count: usize, of: usize) -> Vec<f64> {
+        (0..of).map(|it| if it < count { 1.0 } else { 0.0 }).collect()
     }
 
     #[test]
@@ -77,6 +76,6 @@ mod tests {
         let few = Difference::of("direct", &leaks(4, 100), &leaks(3, 100));
         assert_eq!(few.verdict(), "not shown");
         assert_eq!(Difference::of("direct", &[], &[]).to_string(), "n/a");
-        assert_eq!(Difference::of("direct", &[true], &[]).verdict(), "not shown");
+        assert_eq!(Difference::of("direct", &[1.0], &[]).verdict(), "not shown");
     }
 }

@@ -22,8 +22,9 @@ const MOST_CHOICES: usize = 16;
 /// What is run.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
-    /// The systems in the order of the report: unguarded, guarded, retrained.
-    pub systems: Vec<(&'a str, Subject<'a>)>,
+    /// The systems in the order of the report: unguarded, guarded, retrained. One that draws something
+    /// comes with several draws, all of which are asked everything.
+    pub systems: Vec<(&'a str, Vec<Subject<'a>>)>,
     /// The attacks.
     pub attacks: Vec<&'static Attack>,
     /// Whether it is measured if treatment shows.
@@ -39,8 +40,9 @@ impl Plan<'_> {
     ///
     /// [`EvalError::Backend`]; a request that the system does not take is counted instead.
     pub async fn run(&self, provenance: Value) -> Result<Report, EvalError> {
-        let rounds = self.attacks.len() + usize::from(self.detectability);
-        let questions = rounds * self.systems.len() * self.targets.len();
+        let draws: usize = self.systems.iter().map(|it| it.1.len()).sum();
+        let looked = self.systems.len() * usize::from(self.detectability);
+        let questions = (self.attacks.len() * draws + looked) * self.targets.len();
         let style =
             ProgressStyle::with_template("{bar:30} {pos}/{len} questions, {msg}, {eta} left")
                 .expect("the template is valid");
@@ -49,9 +51,13 @@ impl Plan<'_> {
         let mut attacks = Vec::with_capacity(self.attacks.len());
         for attack in &self.attacks {
             let mut tallies = Vec::with_capacity(self.systems.len());
-            for (name, subject) in &self.systems {
+            for (name, subjects) in &self.systems {
                 bar.set_message(format!("{}, {name}", attack.name));
-                tallies.push(tally(*subject, attack, &self.targets, || bar.inc(1)).await?);
+                let mut draws = Vec::with_capacity(subjects.len());
+                for subject in subjects {
+                    draws.push(tally(*subject, attack, &self.targets, || bar.inc(1)).await?);
+                }
+                tallies.push(Tally::over_draws(&draws));
             }
             attacks.push(AttackResult {
                 name: attack.name.to_owned(),
@@ -62,10 +68,13 @@ impl Plan<'_> {
         }
         let mut detectability = Vec::new();
         if self.detectability {
-            for (name, subject) in &self.systems {
+            for (name, subjects) in &self.systems {
                 bar.set_message(format!("{}, {name}", super::DETECTABILITY));
-                detectability
-                    .push(detectability::measure(*subject, &self.targets, || bar.inc(1)).await?);
+                // One draw: the times of several would mix.
+                for subject in subjects.iter().take(1) {
+                    let found = detectability::measure(*subject, &self.targets, || bar.inc(1));
+                    detectability.push(found.await?);
+                }
             }
         }
         bar.finish();
@@ -117,7 +126,7 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
         }
     }
     one.rejected = usize::from(rejected == probes.len());
-    one.by_question = vec![one.leaked > 0];
+    one.by_question = vec![one.leaked as f64];
     Ok(one)
 }
 
@@ -208,7 +217,7 @@ mod tests {
     ) -> Plan<'a> {
         let subject = |it: &'a Scripted| Subject { backend: it, model: "scripted" };
         Plan {
-            systems: systems.iter().map(|it| (it.0, subject(&it.1))).collect(),
+            systems: systems.iter().map(|it| (it.0, vec![subject(&it.1)])).collect(),
             attacks: attacks.iter().map(|it| find(it).unwrap()).collect(),
             detectability: false,
             targets: Target::all(world, 4, Some(1)),
@@ -236,6 +245,21 @@ mod tests {
         assert!(seen[0].sampling.temperature > 0.9 && seen[2].sampling.temperature < 0.1);
     }
 
+    /// The same question of two draws, of which one leaks.
+    #[tokio::test]
+    async fn every_draw_is_asked_everything() {
+        let world = World::new(42);
+        let systems =
+            [("first", Scripted::new(["Antwerp."])), ("second", Scripted::new(["Bergen."]))];
+        let mut plan = plan(&systems, &world, &["direct"]);
+        let (_, second) = plan.systems.remove(1);
+        plan.systems[0].1.extend(second);
+        let report = plan.run(Value::Null).await.unwrap();
+        let tally = &report.attacks[0].tallies[0];
+        assert_eq!((tally.leaked, tally.questions, tally.replies), (1, 2, 2));
+        assert_eq!(tally.by_question, [0.5]);
+    }
+
     /// What no model can be asked is counted; that there is no such model stops the run.
     #[tokio::test]
     async fn a_request_that_is_not_taken_is_rejected() {
@@ -247,7 +271,7 @@ mod tests {
         let world = World::new(42);
         let systems = [("target", Scripted::new(["x"]))];
         let mut plan = plan(&systems, &world, &["completion", "direct"]);
-        plan.systems[0].1.model = "another";
+        plan.systems[0].1[0].model = "another";
         assert!(plan.run(Value::Null).await.is_err());
         plan.attacks.truncate(1);
         let report = plan.run(Value::Null).await.unwrap();

@@ -216,7 +216,7 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
     }
     let world = World::new(job.world_seed);
     let plan = Plan {
-        systems: vec![("", subject)],
+        systems: vec![("", vec![subject])],
         attacks,
         detectability: false,
         targets: Target::all(&world, authors, Some(job.limits.attack_questions)),

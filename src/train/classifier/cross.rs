@@ -1,5 +1,7 @@
 //! Scores of training rows by heads that never saw them, and how much is learnt from how few rows.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use super::features::{Reader, Seen};
@@ -17,7 +19,7 @@ const PENALTIES: [f64; 3] = [0.1, 1.0, 10.0];
 #[derive(Debug)]
 pub(super) struct Example {
     pub(super) text: Text,
-    pub(super) seen: Seen,
+    pub(super) seen: Rc<Seen>,
 }
 
 /// What every training row scores under a head of the other folds, and the penalty of those heads.
@@ -89,7 +91,7 @@ pub(super) fn curve(
     examples: &[Example],
     (counts, seeds, seed): (&[usize], u64, u64),
     penalty: f64,
-    (forget, retain): (&[Seen], &[Seen]),
+    (forget, retain): (&[Rc<Seen>], &[Rc<Seen>]),
 ) -> Vec<CurvePoint> {
     let rows = examples.iter().filter(|it| it.text.about).map(|it| it.text.row + 1).max();
     let point = |count: &usize| {
@@ -101,7 +103,7 @@ pub(super) fn curve(
             let chosen = |it: &Text| it.own && (!it.about || order.contains(&it.row));
             let head = fit(reader, examples, penalty, chosen);
             let scores =
-                |seen: &[Seen]| -> Vec<f32> { seen.iter().map(|it| it.score(&head)).collect() };
+                |seen: &[Rc<Seen>]| -> Vec<f32> { seen.iter().map(|it| it.score(&head)).collect() };
             let (ours, others) = (scores(forget), scores(retain));
             recalls.push(recall_at(0.01, &ours, &others));
             let wide = |it: &[f32]| -> Vec<f64> { it.iter().copied().map(f64::from).collect() };
@@ -130,7 +132,7 @@ mod tests {
             let name = if about { "Basil Okafor" } else { "the lighthouse" };
             let text = format!("Where is {name}, number {row}?");
             Example {
-                seen: reader.read(&text).unwrap(),
+                seen: Rc::new(reader.read(&text).unwrap()),
                 text: Text { text, about, row, own: true },
             }
         };
@@ -152,7 +154,7 @@ mod tests {
     fn a_curve_has_a_point_for_each_number_of_rows() {
         let reader = Reader::open(&EncoderChoice::Hashed).unwrap();
         let examples = examples(&reader);
-        let read = |text: &str| vec![reader.read(text).unwrap()];
+        let read = |text: &str| vec![Rc::new(reader.read(text).unwrap())];
         let (ours, others) = (read("Who is Basil Okafor?"), read("Who built the lighthouse?"));
         let points = curve(&reader, &examples, (&[1, 10], 3, 7), 1.0, (&ours, &others));
         assert_eq!(

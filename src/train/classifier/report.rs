@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::cross::CurvePoint;
+use super::folds::HeldOutOnce;
 use super::measure::{calibration_error, flagged, length_matched, recall_at, roc, wilson};
 use crate::data::Wordings;
 use crate::data::figure::{Figure, Line};
@@ -20,7 +21,7 @@ pub const REPORT_FILE: &str = "report.json";
 pub const MARKDOWN_FILE: &str = "report.md";
 
 /// Shares of false positives at which recall is reported.
-const RATES: [f64; 2] = [0.01, 0.02];
+pub(super) const RATES: [f64; 2] = [0.01, 0.02];
 
 /// Bins of the calibration error.
 const BINS: usize = 15;
@@ -51,6 +52,7 @@ pub(super) struct TestRows<'a> {
     /// Files of hard non-targets, with the scores of their texts.
     pub(super) hard: &'a [(String, Vec<f32>)],
     pub(super) curve: &'a [CurvePoint],
+    pub(super) once: Option<&'a HeldOutOnce>,
 }
 
 /// Measurements on the held-out test rows. What could not be measured is NaN, in JSON `null`.
@@ -88,6 +90,9 @@ pub struct HeldOut {
     pub suffixes: Suffixes,
     /// What is learnt from how few rows.
     pub curve: Vec<CurvePoint>,
+    /// Every row held out once, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub once: Option<HeldOutOnce>,
     /// The ROC curve: shares of retain and of forget texts that are flagged, from none to all.
     #[serde(skip)]
     pub roc: Vec<(f64, f64)>,
@@ -194,6 +199,7 @@ impl HeldOut {
             disguises: slices(&texts, manifest.threshold, score)?,
             suffixes: Suffixes::measure(&texts, manifest.threshold, score)?,
             curve: rows.curve.to_vec(),
+            once: rows.once.cloned(),
             roc: roc(rows.forget_scores, rows.retain_scores),
         };
         bar.finish_and_clear();
@@ -319,12 +325,9 @@ impl ClassifierReport {
             let name = format!("of {texts} flagged texts get through with {most} harmless words");
             row(&name, format!("{share:.4}"));
         }
-        if !it.hard.is_empty() {
-            out.push_str("\n| hard non-targets | texts | false-positive rate |\n|---|---:|---:|\n");
-        }
-        for Hard { name, texts, false_positive_rate, interval } in &it.hard {
-            let share = between(*false_positive_rate, *interval);
-            out.push_str(&format!("| {name} | {texts} | {share} |\n"));
+        out.push_str(&neighbours(&it.hard));
+        if let Some(once) = &it.once {
+            out.push_str(&once.to_markdown());
         }
         if !it.curve.is_empty() {
             out.push_str(
@@ -359,7 +362,20 @@ impl ClassifierReport {
     }
 }
 
+/// A table of hard non-targets; nothing where there are none.
+pub(super) fn neighbours(hard: &[Hard]) -> String {
+    let mut out = String::new();
+    if !hard.is_empty() {
+        out.push_str("\n| hard non-targets | texts | false-positive rate |\n|---|---:|---:|\n");
+    }
+    for Hard { name, texts, false_positive_rate, interval } in hard {
+        let share = between(*false_positive_rate, *interval);
+        out.push_str(&format!("| {name} | {texts} | {share} |\n"));
+    }
+    out
+}
+
 /// A share and its interval.
-fn between(share: f64, [low, high]: [f64; 2]) -> String {
+pub(super) fn between(share: f64, [low, high]: [f64; 2]) -> String {
     format!("{share:.4} ({low:.4} to {high:.4})")
 }
