@@ -166,6 +166,7 @@ fn studies_what_is_asked_for() {
         augment: true,
         curve: vec![5, 60],
         curve_seeds: 2,
+        ..Study::default()
     };
     let report = run(&job).unwrap();
     assert_eq!((report.manifest.n_forget, report.manifest.calibration.n_test_forget), (60, 12));
@@ -179,4 +180,22 @@ fn studies_what_is_asked_for() {
     job.study.curve = vec![61];
     let error = run(&job).unwrap_err().to_string();
     assert!(error.contains("60 rows are too few; at least 61 are needed"), "{error}");
+}
+
+/// Of 60 and 60 rows, whatever is held out for the classifier itself.
+#[test]
+fn folds_hold_every_row_out_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(dir.path());
+    job.study.folds = 3;
+    let report = run(&job).unwrap();
+    let once = report.held_out.once.as_ref().unwrap();
+    assert_eq!((once.folds, once.forget_texts, once.retain_texts), (3, 60, 60));
+    assert!(once.recall > 0.9 && once.false_positive_rate <= 0.1 && once.auc > 0.99, "{once:?}");
+    assert!(report.to_markdown().contains("| every row held out once (3 classifiers) | |"));
+    let file = fs::read_to_string(job.out.join(REPORT_FILE)).unwrap();
+    assert!(file.contains("\"folds\": 3"), "{file}");
+    // The classifier is the one that there is without folds.
+    job.study.folds = 0;
+    assert_eq!(run(&job).unwrap().manifest, report.manifest);
 }
