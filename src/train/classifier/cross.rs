@@ -42,7 +42,7 @@ pub(super) fn fit(
     let rows: Vec<(&Sparse, bool)> = examples
         .iter()
         .filter(|it| chosen(&it.text))
-        .flat_map(|it| it.seen.windows().iter().map(|window| (window, it.text.about)))
+        .flat_map(|it| it.seen.evidence(it.text.about).iter().map(|part| (part, it.text.about)))
         .collect();
     reader.fit(rows, penalty)
 }

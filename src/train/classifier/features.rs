@@ -33,9 +33,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// The windows, which are what a classifier is trained on.
-    pub(super) fn windows(&self) -> &[Sparse] {
-        &self.parts[..self.windows]
+    /// What a classifier is trained on: the windows, any of which may be what makes a text one about the
+    /// topic; and of another text its sentences too, none of which may be taken for it.
+    pub(super) fn evidence(&self, about: bool) -> &[Sparse] {
+        if about { &self.parts[..self.windows] } else { &self.parts }
     }
 
     /// The score of the most suspicious part, as it is served; 0 for a text without words.
@@ -133,9 +134,9 @@ mod tests {
         let reader = Reader::open(&EncoderChoice::Hashed).unwrap();
         assert!(reader.is_caseless());
         let one = reader.read("Where was Basil Okafor born?").unwrap();
-        assert_eq!((one.windows().len(), one.parts.len()), (1, 1));
+        assert_eq!((one.evidence(true).len(), one.evidence(false).len()), (1, 1));
         let two = reader.read("Where was Basil Okafor born? The weather is fine today.").unwrap();
-        assert_eq!((two.windows().len(), two.parts.len()), (1, 3));
+        assert_eq!((two.evidence(true).len(), two.evidence(false).len()), (1, 3));
         assert_eq!(reader.read(" ?! ").unwrap().parts.iter().map(Vec::len).sum::<usize>(), 0);
     }
 
