@@ -20,6 +20,7 @@ use unlearn_proxy::service::app::load_guards;
 use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::text::normalise;
 use unlearn_proxy::train::adamw::{AdamW, AdamWSettings};
+use unlearn_proxy::train::on_pool;
 use unlearn_proxy::train::trainable::Trainable;
 use unlearn_proxy::types::{Entity, Input, Place, ReplyEvent, Request};
 use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
@@ -175,8 +176,10 @@ fn training_step(bencher: Bencher<'_, '_>, sequences: u32) {
     let first = model.label_nll(&batch).and_then(|it| it.mean_all()?.to_scalar::<f32>());
     eprintln!("first loss of {sequences}: {:.5}", first.expect("a loss"));
     bencher.bench_local(|| {
-        let loss = model.label_nll(black_box(&batch)).and_then(|it| it.mean_all());
-        let grads = loss.and_then(|it| it.backward()).expect("a gradient");
-        optimiser.step(&grads, 1e-6).expect("a step")
+        on_pool(|| {
+            let loss = model.label_nll(black_box(&batch)).and_then(|it| it.mean_all());
+            let grads = loss.and_then(|it| it.backward()).expect("a gradient");
+            optimiser.step(&grads, 1e-6).expect("a step")
+        })
     });
 }

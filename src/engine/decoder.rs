@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::model_config::ModelConfig;
-use super::ops;
+use super::ops::{self, linear};
 use super::rope::Rope;
 
 /// Weights of one block. Matrices are `[out, in]`.
@@ -39,10 +39,6 @@ pub struct Decoder {
     pub head: Option<Tensor>,
     /// Rotary tables for the whole context.
     pub rope: Rope,
-}
-
-fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.matmul(&weight.t()?)
 }
 
 impl Decoder {
@@ -116,8 +112,18 @@ impl Decoder {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
+        let (normed, head) = self.head_inputs(rows)?;
+        linear(&normed, head)
+    }
+
+    /// What the head multiplies: the normalised rows, and its matrix `[vocab, hidden]`.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn head_inputs(&self, rows: &Tensor) -> Result<(Tensor, &Tensor)> {
         let normed = ops::rms_norm(rows, &self.norm, self.config.norm_eps)?;
-        linear(&normed, self.head.as_ref().unwrap_or(&self.embedding))
+        Ok((normed, self.head.as_ref().unwrap_or(&self.embedding)))
     }
 
     /// Logits of some of the residual rows, in f32 on the host: `[rows.len(), vocab]` row after row.

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
-use crate::train::loss::token_nll;
+use crate::train::loss::linear_nll;
 
 use crate::data::Batch;
 
@@ -80,8 +80,8 @@ impl Trainable {
         let embedded = self.decoder.embed(&ids)?;
         let hidden = self.decoder.forward_routed(embedded, &batch.starts, route)?;
         let rows = Tensor::new(batch.label_rows.as_slice(), device)?;
-        let logits = self.decoder.logits(&hidden.index_select(&rows, 0)?)?;
-        token_nll(&logits, &batch.labels)
+        let (rows, head) = self.decoder.head_inputs(&hidden.index_select(&rows, 0)?)?;
+        linear_nll(&rows, head, &batch.labels)
     }
 }
 

@@ -31,6 +31,7 @@ use super::checkpoint::Checkpoint;
 use super::fit::{Schedule, TrainError};
 use super::lora::LoraSettings;
 use super::methods::{Entry, Method, Parameters};
+use super::on_pool;
 use crate::engine::decoder::Decoder;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
@@ -145,6 +146,10 @@ impl UnlearnJob {
     ///
     /// [`TrainError`]; a folder that already holds a model is left alone.
     pub fn run(&self) -> Result<Record, TrainError> {
+        on_pool(|| self.run_here())
+    }
+
+    fn run_here(&self) -> Result<Record, TrainError> {
         let changed = ChangedModel { from: &self.model, out: &self.out };
         changed.vacant()?;
         let reference = weights::load(&self.model, &Device::Cpu, DType::F32)?;

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{fused, values, with_values};
+use super::{exp, fused, values, with_values};
 
 /// `silu(gate) * up` for rows that hold `gate` and `up` side by side: `[rows, 2 * width]` in,
 /// `[rows, width]` out (SwiGLU, Shazeer, arXiv:2002.05202).
@@ -38,7 +38,7 @@ impl CustomOp1 for GatedSilu {
             |(out, row)| {
                 let (gate, up) = row.split_at(self.width);
                 for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = gate * up / (1.0 + (-gate).exp());
+                    *out = gate * up / (1.0 + exp(-gate));
                 }
             },
         );
@@ -57,7 +57,7 @@ impl CustomOp1 for GatedSilu {
                         let (gate, up) = row.split_at(self.width);
                         let (dgate, dup) = dx.split_at_mut(self.width);
                         for i in 0..self.width {
-                            let sigmoid = 1.0 / (1.0 + (-gate[i]).exp());
+                            let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
                             let silu = gate[i] * sigmoid;
                             dup[i] = grad[i] * silu;
                             dgate[i] = grad[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));

@@ -7,12 +7,16 @@
 //! fall back to candle's differentiable chains.
 
 mod attention;
+mod exp;
 mod gated;
+mod linear;
 mod norm;
 
 pub use attention::{Packed, attention};
 pub(crate) use attention::{add_scaled, dot, softmax};
+pub(crate) use exp::exp;
 pub use gated::gated_silu;
+pub use linear::linear;
 pub use norm::rms_norm;
 
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Storage, Tensor};

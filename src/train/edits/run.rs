@@ -11,6 +11,7 @@ use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use crate::train::changed::ChangedModel;
 use crate::train::fit::TrainError;
+use crate::train::on_pool;
 use crate::train::trainable::Trainable;
 
 /// The name of a run's record in its result.
@@ -69,6 +70,10 @@ impl EditJob {
     ///
     /// [`TrainError`]; a folder that already holds a model is left alone.
     pub fn run(&self) -> Result<Record, TrainError> {
+        on_pool(|| self.run_here())
+    }
+
+    fn run_here(&self) -> Result<Record, TrainError> {
         let changed = ChangedModel { from: &self.model, out: &self.out };
         changed.vacant()?;
         let load = |folder: &Path| weights::load(folder, &Device::Cpu, DType::F32);
