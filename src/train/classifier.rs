@@ -85,7 +85,8 @@ pub struct Study {
     pub test_retain: Vec<PathBuf>,
     /// Questions near the topic and none of it, reported file by file.
     pub hard: Vec<PathBuf>,
-    /// Further classifiers, each measured on a part of all rows that it does not know.
+    /// Further classifiers, each measured on a part of all rows that it does not know; none below two. At
+    /// most [`FEWEST_ROWS`], so that no part is empty.
     pub folds: usize,
     /// Train on questions in disguise too.
     pub augment: bool,

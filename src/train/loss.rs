@@ -1,9 +1,9 @@
 //! Losses over rows of logits.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::engine::ops::{exp, linear, with_values};
+use crate::engine::ops::{exp, fused, linear, with_values};
 
 /// Negative log-likelihood of `targets` under `logits`, in nats: `[rows, vocab]` in, `[rows]` out.
 /// One pass, numerically stable, differentiable with respect to `logits`.
@@ -31,22 +31,22 @@ fn check(targets: &[u32], rows: usize, vocab: usize) -> Result<()> {
 }
 
 /// The same of the logits `rows * head^T`: `[rows, hidden]` and `[vocab, hidden]` in, `[rows]` out. The
-/// logits get no gradient of their own, which at a large vocabulary is most of what a loss writes.
+/// logits are no node of the graph, so that candle does not add their gradient, as large as they are, to
+/// zeros first.
 ///
 /// # Errors
 ///
 /// As [`token_nll`].
 pub fn linear_nll(rows: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    let logits = linear(&rows.detach(), &head.detach())?;
-    if !(logits.device().is_cpu() && logits.dtype() == DType::F32) {
+    if !(fused(rows) && fused(head)) {
         return token_nll(&linear(rows, head)?, targets);
     }
+    let logits = linear(&rows.detach(), &head.detach())?;
     let nll = TokenNll::of(&logits, targets)?;
     rows.apply_op2(head, LinearNll { logits, nll })
 }
 
-/// What the way back needs of a row of logits each: the target, and the logarithm of the sum of
-/// exponentials.
+/// Of a row of logits each: the target, the logarithm of the sum of exponentials, and the result.
 #[derive(Debug)]
 struct TokenNll {
     targets: Vec<u32>,

@@ -312,7 +312,7 @@ pub(crate) struct AttackArgs {
     pub(crate) attacks: Vec<String>,
     /// How many draws of the policy's surrogates are attacked: the policy's own, then others from the
     /// data folder's `unseen_names.txt`; each question's mean over draws is held against gold.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "target")]
     pub(crate) draws: u64,
     /// Most questions per attack, evenly spread over the authors.
     #[arg(long, value_name = "N")]

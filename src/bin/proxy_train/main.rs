@@ -333,6 +333,7 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         "version": env!("CARGO_PKG_VERSION"),
         "policy_revision": revision,
         "questions": plan.targets.len(),
+        "draws": args.draws,
     });
     let report = plan.run(provenance).await?;
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");

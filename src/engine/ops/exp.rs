@@ -8,7 +8,8 @@ const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 const POWERS: [f32; 6] =
     [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
-/// `exp(x)` to 2e-7 of its value between -87 and 88, and constant beyond these; NaN stays NaN.
+/// `exp(x)` to 2e-7 of its value between -87 and 88, and constant beyond these, so that what should be
+/// nothing or infinite is 2e-38 or 2e38; NaN stays NaN.
 #[inline]
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);

@@ -22,7 +22,7 @@ pub use norm::rms_norm;
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Storage, Tensor};
 
 /// Whether the fused path applies.
-fn fused(x: &Tensor) -> bool {
+pub(crate) fn fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 

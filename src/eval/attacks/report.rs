@@ -161,7 +161,7 @@ impl Report {
                  case, and the prompt has not (for options: names the right one only). Echoes: \
                  replies that repeat a value of the prompt, not counted. Rejected: questions that \
                  did not fit the context or that the server does not take. Counts of the last two are \
-                 over all systems. What the retrained model reaches is guessing. Threat model: access \
+                 over all systems and draws. What the retrained model reaches is guessing. Threat model: access \
                  through the API only.\n",
             );
         }
@@ -227,7 +227,8 @@ impl Report {
         let mut out = String::from("\n");
         out.push_str(&table("leak rate less gold's", &columns, &rows));
         out.push_str(
-            "\nThe same questions under both, with the 95 % bootstrap interval over questions. Gold's is the \
+            "\nThe same questions under both, with the 95 % bootstrap interval over questions; draws of surrogates (\
+             more questions than gold's above, if there are several) are taken as they are. Gold's is the \
              mean of its seeds; the second gold is held against the first. Within: the interval is (yes), the \
              interval is not (no), or it has both (not shown). All attacks: each question's mean over attacks.\n",
         );
@@ -335,7 +336,7 @@ mod tests {
         // Against .5 of two golds; and a second attack that leaks half as often.
         against.systems.push(SECOND_GOLD.to_owned());
         let leaky = Tally { by_question: vec![1.0; 4], ..tally(4, 4) };
-        against.attacks[0].tallies.push(leaky.clone());
+        against.attacks[0].tallies.push(leaky);
         let mut half = against.attacks[0].clone();
         half.tallies[0].by_question = vec![0.5; 4];
         against.attacks.push(half);

@@ -1,6 +1,8 @@
 //! Every row held out once: what a classifier of few rows reaches, with less luck in it than one
 //! held-out fifth has.
 
+use std::collections::HashSet;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -30,7 +32,7 @@ pub struct HeldOutOnce {
     pub false_positive_rate: f64,
     /// Its 95 % interval.
     pub false_positive_interval: [f64; 2],
-    /// Recall where 1 and 2 % of a part's retain texts are flagged.
+    /// Recall where at most 1 and 2 % of a part's retain texts are flagged: none, where one is more.
     pub recall_at: Vec<AtRate>,
     /// Neighbours of the topic, each read by every classifier; the interval is that of one.
     pub hard: Vec<Hard>,
@@ -61,6 +63,20 @@ fn together<'a>(parts: impl Iterator<Item = (&'a [f32], f32)>) -> f64 {
     hits / total as f64
 }
 
+/// All rows but every `folds`-th, and these, counted from `fold`.
+fn split(rows: &[Wordings], folds: usize, fold: usize) -> (Vec<Wordings>, Vec<Wordings>) {
+    let (held_out, others): (Vec<_>, Vec<_>) =
+        rows.iter().enumerate().partition(|it| it.0 % folds == fold);
+    let rows = |part: Vec<(usize, &Wordings)>| part.into_iter().map(|it| it.1.clone()).collect();
+    (rows(others), rows(held_out))
+}
+
+/// What of these rows is not known word for word.
+fn unknown(mut rows: Vec<Wordings>, known: &HashSet<&str>) -> Vec<Wordings> {
+    rows.iter_mut().for_each(|row| row.retain(|it| !known.contains(it.as_str())));
+    rows
+}
+
 impl HeldOutOnce {
     /// Trains as many classifiers as there are folds, on all rows but every so many-th.
     pub(super) fn measure(
@@ -70,7 +86,7 @@ impl HeldOutOnce {
         hard: &[(String, Vec<Wordings>)],
     ) -> Result<Option<Self>, EmbedError> {
         let folds = job.study.folds;
-        if folds == 0 {
+        if folds < 2 {
             return Ok(None);
         }
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} folds, {eta} left")
@@ -79,24 +95,24 @@ impl HeldOutOnce {
         bar.tick();
         let mut parts = Vec::new();
         for fold in 0..folds {
-            let side = |rows: &[Wordings], held_out: bool| -> Vec<Wordings> {
-                let in_part = |at: &usize| (at % folds == fold) == held_out;
-                (0..rows.len()).filter(in_part).map(|it| rows[it].clone()).collect()
-            };
+            let [(about, our_part), (others, their_part)] =
+                [forget, retain].map(|rows| split(rows, folds, fold));
+            let known: HashSet<&str> =
+                about.iter().chain(&others).flatten().map(String::as_str).collect();
             let mut stream = Stream::named(job.seed, &format!("classifier fold {fold}"));
-            let rows = [side(forget, false), side(retain, false)];
-            let trained = train(readings, job, [&rows[0], &rows[1]], &mut stream)?;
+            let trained = train(readings, job, [&about, &others], &mut stream)?;
             let mut given = |rows: &[Wordings]| readings.scores(&trained.head, rows);
             parts.push(Part {
-                forget: given(&side(forget, true))?,
-                retain: given(&side(retain, true))?,
+                forget: given(&unknown(our_part, &known))?,
+                retain: given(&unknown(their_part, &known))?,
                 hard: hard.iter().map(|it| given(&it.1)).collect::<Result<_, EmbedError>>()?,
                 threshold: trained.threshold,
             });
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(Some(Self::of(&parts, hard)))
+        let names: Vec<&str> = hard.iter().map(|it| it.0.as_str()).collect();
+        Ok(Some(Self::of(&parts, &names)))
     }
 
     /// Short tables.
@@ -116,7 +132,7 @@ impl HeldOutOnce {
         out + &neighbours(&self.hard)
     }
 
-    fn of(parts: &[Part], hard: &[(String, Vec<Wordings>)]) -> Self {
+    fn of(parts: &[Part], hard: &[&str]) -> Self {
         let forget_texts = parts.iter().map(|it| it.forget.len()).sum();
         let retain_texts = parts.iter().map(|it| it.retain.len()).sum();
         let recall = together(parts.iter().map(|it| (it.forget.as_slice(), it.threshold)));
@@ -126,11 +142,11 @@ impl HeldOutOnce {
             let recall = together(parts.iter().map(|it| (it.forget.as_slice(), there(it))));
             AtRate { false_positives: share, recall, interval: wilson(recall, forget_texts) }
         };
-        let near = |(at, (name, _)): (usize, &(String, Vec<Wordings>))| {
+        let near = |(at, name): (usize, &&str)| {
             let share = together(parts.iter().map(|it| (it.hard[at].as_slice(), it.threshold)));
             let texts = parts.first().map_or(0, |it| it.hard[at].len());
             let interval = wilson(share, texts);
-            Hard { name: name.clone(), texts, false_positive_rate: share, interval }
+            Hard { name: (*name).to_owned(), texts, false_positive_rate: share, interval }
         };
         Self {
             folds: parts.len(),
@@ -169,7 +185,7 @@ mod tests {
                 threshold: 0.3,
             },
         ];
-        let found = HeldOutOnce::of(&parts, &[("near".to_owned(), Vec::new())]);
+        let found = HeldOutOnce::of(&parts, &["near"]);
         assert_eq!((found.folds, found.forget_texts, found.retain_texts), (2, 4, 4));
         let close = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} {want}");
         close(found.recall, 0.75);
@@ -178,5 +194,16 @@ mod tests {
         // At none of two the thresholds are above .6 and .2.
         close(found.recall_at[0].recall, 0.75);
         close(found.auc, f64::midpoint(0.5, 1.0));
+    }
+
+    /// A paraphrase of the third row is the second one's question, on which this fold trains.
+    #[test]
+    fn what_is_known_word_for_word_is_not_held_out() {
+        let rows = [vec!["a"], vec!["b"], vec!["c", "b"]]
+            .map(|row| row.into_iter().map(str::to_owned).collect::<Wordings>());
+        let (others, held_out) = split(&rows, 2, 0);
+        assert_eq!((others.len(), held_out.len()), (1, 2));
+        let known = others.iter().flatten().map(String::as_str).collect();
+        assert_eq!(unknown(held_out, &known), [vec!["a".to_owned()], vec!["c".to_owned()]]);
     }
 }
