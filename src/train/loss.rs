@@ -145,8 +145,9 @@ impl CustomOp2 for LinearNll {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let of_logits = self.nll.gradient(&self.logits, grad)?;
-        let of_rows = rows.track_op().then(|| of_logits.matmul(head)).transpose()?;
-        let of_head = head.track_op().then(|| of_logits.t()?.matmul(rows)).transpose()?;
+        // Detached: a gradient that is kept must not keep the whole pass in memory.
+        let of_rows = rows.track_op().then(|| of_logits.matmul(&head.detach())).transpose()?;
+        let of_head = head.track_op().then(|| of_logits.t()?.matmul(&rows.detach())).transpose()?;
         Ok((of_rows, of_head))
     }
 }

@@ -123,6 +123,7 @@ pub(crate) mod tests {
                 let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
                 let size = grad.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
                 assert!(size > 0.0, "{name}");
+                assert!(!grad.track_op(), "{name}: the gradient keeps the pass in memory");
             }
         }
     }

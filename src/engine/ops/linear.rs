@@ -52,8 +52,9 @@ impl CustomOp2 for Linear {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let of_x = x.track_op().then(|| grad.matmul(weight)).transpose()?;
-        let of_weight = weight.track_op().then(|| grad.t()?.matmul(x)).transpose()?;
+        // Detached: a gradient that is kept must not keep the whole pass in memory.
+        let of_x = x.track_op().then(|| grad.matmul(&weight.detach())).transpose()?;
+        let of_weight = weight.track_op().then(|| grad.t()?.matmul(&x.detach())).transpose()?;
         Ok((of_x, of_weight))
     }
 }
@@ -88,5 +89,18 @@ mod tests {
         let weight = finite::random(&mut stream, &[3, 4]);
         let grads = linear(&x, &weight).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(grads.get(&x).is_some() && grads.get(&weight).is_none());
+    }
+
+    #[test]
+    fn gradients_keep_no_graph() {
+        let mut stream = Stream::new(8);
+        let of = |shape: &[usize], stream: &mut Stream| {
+            Var::from_tensor(&finite::random(stream, shape)).unwrap()
+        };
+        let (x, weight) = (of(&[2, 4], &mut stream), of(&[3, 4], &mut stream));
+        let grads = linear(&x, &weight).unwrap().sum_all().unwrap().backward().unwrap();
+        for var in [&x, &weight] {
+            assert!(!grads.get(var).unwrap().track_op());
+        }
     }
 }

@@ -53,6 +53,8 @@ pub struct Leak {
     pub request: Vec<String>,
     /// The reply.
     pub reply: String,
+    /// Which draw of the system's gave it, counted from 0.
+    pub draw: usize,
 }
 
 impl Tally {
@@ -78,6 +80,9 @@ impl Tally {
         let questions = draws.first().map_or(0, |it| it.by_question.len());
         let of = |at: usize| mean(&draws.iter().map(|it| it.by_question[at]).collect::<Vec<_>>());
         all.by_question = (0..questions).map(of).collect();
+        let of_draw = |(draw, it): (usize, &Self)| std::iter::repeat_n(draw, it.leaks.len());
+        let draws = draws.iter().enumerate().flat_map(of_draw);
+        all.leaks.iter_mut().zip(draws).for_each(|(leak, draw)| leak.draw = draw);
         all
     }
 

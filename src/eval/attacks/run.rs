@@ -151,7 +151,7 @@ impl Tally {
                 self.leaked = 1;
                 self.leaking_replies += 1;
                 let request = probe.input.texts().iter().map(|it| (*it).to_owned()).collect();
-                self.leaks.push(Leak { request, reply: reply.to_owned() });
+                self.leaks.push(Leak { request, reply: reply.to_owned(), draw: 0 });
             }
             Verdict::Echo => self.echoes += 1,
             Verdict::Nothing => {}
@@ -250,7 +250,7 @@ mod tests {
     async fn every_draw_is_asked_everything() {
         let world = World::new(42);
         let systems =
-            [("first", Scripted::new(["Antwerp."])), ("second", Scripted::new(["Bergen."]))];
+            [("first", Scripted::new(["Bergen."])), ("second", Scripted::new(["Antwerp."]))];
         let mut plan = plan(&systems, &world, &["direct"]);
         let (_, second) = plan.systems.remove(1);
         plan.systems[0].1.extend(second);
@@ -258,6 +258,7 @@ mod tests {
         let tally = &report.attacks[0].tallies[0];
         assert_eq!((tally.leaked, tally.questions, tally.replies), (1, 2, 2));
         assert_eq!(tally.by_question, [0.5]);
+        assert_eq!(tally.leaks[0].draw, 1);
     }
 
     /// What no model can be asked is counted; that there is no such model stops the run.
