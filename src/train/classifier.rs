@@ -10,6 +10,7 @@ mod dates;
 mod features;
 mod folds;
 mod measure;
+mod reached;
 mod regression;
 mod report;
 mod rows;
@@ -28,10 +29,11 @@ pub use cross::CurvePoint;
 use cross::{Example, cross, curve, fit};
 use features::{Reader, Seen};
 pub use folds::HeldOutOnce;
-use measure::{flagged, quiet, recall_at};
+use measure::{quiet, recall_at};
+use reached::Part;
+pub use reached::{AtRate, Hard, Reached};
 pub use report::{
-    AtRate, ClassifierReport, Hard, HeldOut, LengthMatched, MARKDOWN_FILE, REPORT_FILE, Slice,
-    Suffixes,
+    ClassifierReport, HeldOut, LengthMatched, MARKDOWN_FILE, REPORT_FILE, Slice, Suffixes,
 };
 
 /// Fewest rows of either side.
@@ -307,18 +309,23 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
     let mut readings = Readings { reader: &reader, seen: HashMap::new() };
     let mut stream = Stream::named(job.seed, "classifier");
     let trained = train(&mut readings, job, [&forget, &retain], &mut stream)?;
-    let Trained { head, threshold, .. } = &trained;
-    let threshold = *threshold;
+    let (head, threshold) = (&trained.head, trained.threshold);
     let (ours, others) = (readings.all(&test_forget)?, readings.all(&test_retain)?);
-    let (forget_scores, retain_scores) = (scores(head, &ours), scores(head, &others));
-    let mut hard_scores = Vec::new();
-    for (name, rows) in &hard {
-        hard_scores.push((name.clone(), readings.scores(head, rows)?));
-    }
+    let part = Part {
+        forget: scores(head, &ours),
+        retain: scores(head, &others),
+        hard: hard.iter().map(|it| readings.scores(head, &it.1)).collect::<Result<_, _>>()?,
+        threshold,
+    };
+    let names: Vec<&str> = hard.iter().map(|it| it.0.as_str()).collect();
+    let reached = Reached::of(std::slice::from_ref(&part), &names);
     let amounts = (job.study.curve.as_slice(), job.study.curve_seeds, job.seed);
     let points = curve(&reader, &trained.examples, amounts, trained.penalty, (&ours, &others));
-    let all = [[&*forget, &test_forget].concat(), [&*retain, &test_retain].concat()];
-    let once = HeldOutOnce::measure(&mut readings, job, [&all[0], &all[1]], &hard)?;
+    let mut once = None;
+    if job.study.folds > 1 {
+        let all = [[&*forget, &test_forget].concat(), [&*retain, &test_retain].concat()];
+        once = Some(HeldOutOnce::measure(&mut readings, job, [&all[0], &all[1]], &hard)?);
+    }
     let bytes = head.to_bytes();
     let manifest = Manifest {
         format: FORMAT,
@@ -335,24 +342,23 @@ pub fn run(job: &ClassifierJob) -> Result<ClassifierReport, ClassifierError> {
             method: "cross".to_owned(),
             n_forget: trained.calibrated,
             alpha_attained: trained.alpha_attained,
-            n_test_forget: forget_scores.len(),
-            n_test_retain: retain_scores.len(),
+            n_test_forget: reached.forget_texts,
+            n_test_retain: reached.retain_texts,
         },
-        recall: flagged(&forget_scores, threshold),
-        false_positive_rate: flagged(&retain_scores, threshold),
+        recall: reached.recall,
+        false_positive_rate: reached.false_positive_rate,
     };
     let rows = report::TestRows {
         forget: &test_forget,
         retain: &test_retain,
-        forget_scores: &forget_scores,
-        retain_scores: &retain_scores,
-        hard: &hard_scores,
+        part: &part,
+        reached: &reached,
         curve: &points,
         once: once.as_ref(),
     };
     let held_out = HeldOut::measure(&manifest, &rows, |it| Ok(reader.read(it)?.score(head)))?;
     let reasons = job.gate.reasons(manifest.recall, manifest.false_positive_rate, |share| {
-        recall_at(share, &forget_scores, &retain_scores)
+        recall_at(share, &part.forget, &part.retain)
     });
     let report = ClassifierReport { manifest, held_out, out: job.out.clone() };
     promote(&report, &bytes, &reasons)?;

@@ -12,6 +12,7 @@ use crate::engine::error::EngineError;
 use crate::engine::tokenizer::Tokenizer;
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::checkpoint::Checkpoint;
+use crate::train::on_pool;
 use crate::train::trainable::Trainable;
 
 /// How long and how fast to train.
@@ -112,9 +113,10 @@ impl Fit<'_> {
     pub fn run(
         &self,
         model: &Trainable,
-        mut next: impl FnMut() -> Dialogue,
+        mut next: impl FnMut() -> Dialogue + Send,
     ) -> Result<f32, TrainError> {
-        self.run_marked(model, || (next(), false), |batch, _| model.label_nll(batch)?.mean_all())
+        let loss = |batch: &Batch, _: &[bool]| model.label_nll(batch)?.mean_all();
+        on_pool(|| self.run_marked(model, || (next(), false), loss))
     }
 
     /// The same with a loss of one's own, of a batch and the marks that `next` gave its sequences.

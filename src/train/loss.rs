@@ -3,6 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::data::Batch;
+use crate::engine::decoder::Decoder;
 use crate::engine::ops::{exp, fused, linear, with_values};
 
 /// Negative log-likelihood of `targets` under `logits`, in nats: `[rows, vocab]` in, `[rows]` out.
@@ -44,6 +46,17 @@ pub fn linear_nll(rows: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tenso
     let logits = linear(&rows.detach(), &head.detach())?;
     let nll = TokenNll::of(&logits, targets)?;
     rows.apply_op2(head, LinearNll { logits, nll })
+}
+
+/// The same of the labelled rows of a residual stream `[rows, hidden]`: `[labels]`, in the batch's order.
+///
+/// # Errors
+///
+/// [`candle_core::Error`] from any operation.
+pub fn label_nll(decoder: &Decoder, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
+    let rows = Tensor::new(batch.label_rows.as_slice(), decoder.device())?;
+    let (rows, head) = decoder.head_inputs(&residual.index_select(&rows, 0)?)?;
+    linear_nll(&rows, head, &batch.labels)
 }
 
 /// Of a row of logits each: the target, the logarithm of the sum of exponentials, and the result.

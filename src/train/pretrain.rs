@@ -9,6 +9,7 @@ use candle_core::{DType, Device};
 
 use super::fit::{Fit, Schedule, TrainError};
 use super::initial;
+use super::on_pool;
 use super::routing::Routing;
 use super::tokenizer;
 use super::trainable::Trainable;
@@ -210,7 +211,7 @@ impl Pretraining {
         name: &str,
         schedule: Schedule,
         tokenizer: &Tokenizer,
-        next: impl FnMut() -> Dialogue,
+        next: impl FnMut() -> Dialogue + Send,
     ) -> Result<(), TrainError> {
         let work = self.out.join(".work");
         let in_progress = matches!(name, "skills" | "base");
@@ -233,8 +234,8 @@ impl Pretraining {
         &self,
         schedule: Schedule,
         tokenizer: &Tokenizer,
-        next: impl FnMut() -> (Dialogue, bool),
-        mut kept: impl FnMut() -> Dialogue,
+        next: impl FnMut() -> (Dialogue, bool) + Send,
+        mut kept: impl FnMut() -> Dialogue + Send,
     ) -> Result<(), TrainError> {
         let [expanded, ablated] = ["routed-expanded", "routed"].map(|it| self.out.join(it));
         if ablated.join("model.safetensors").exists() {
@@ -247,7 +248,7 @@ impl Pretraining {
             tracing::info!(stage = "routed", "training");
             let fit = self.fit("routed", schedule, tokenizer);
             let routed = |batch: &_, marks: &_| routing.loss(&model, batch, marks);
-            let loss = fit.run_marked(&model, next, routed)?;
+            let loss = on_pool(|| fit.run_marked(&model, next, routed))?;
             tracing::info!(stage = "routed", loss, "trained");
             self.write(&model.decoder, &expanded, DType::F16)?;
         }

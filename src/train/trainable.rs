@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
-use crate::train::loss::linear_nll;
+use crate::train::loss::label_nll;
 
 use crate::data::Batch;
 
@@ -75,13 +75,10 @@ impl Trainable {
         batch: &Batch,
         route: impl FnMut(usize, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let device = self.decoder.device();
-        let ids = Tensor::new(batch.ids.as_slice(), device)?;
+        let ids = Tensor::new(batch.ids.as_slice(), self.decoder.device())?;
         let embedded = self.decoder.embed(&ids)?;
         let hidden = self.decoder.forward_routed(embedded, &batch.starts, route)?;
-        let rows = Tensor::new(batch.label_rows.as_slice(), device)?;
-        let (rows, head) = self.decoder.head_inputs(&hidden.index_select(&rows, 0)?)?;
-        linear_nll(&rows, head, &batch.labels)
+        label_nll(&self.decoder, &hidden, batch)
     }
 }
 

@@ -75,7 +75,7 @@ fn train(dir: &Path) {
         seed: 1,
     };
     let report = classifier::run(&job).unwrap();
-    assert!(report.held_out.auc.is_finite(), "{:?}", report.held_out);
+    assert!(report.held_out.reached.auc.is_finite(), "{:?}", report.held_out);
 }
 
 /// A guard that answers where the probe gives a text this score.

@@ -33,7 +33,6 @@ use unlearn_proxy::service::{Guard, Guarded, app, variants};
 use unlearn_proxy::telemetry::{self, Metrics};
 use unlearn_proxy::train::classifier::{ClassifierJob, EncoderChoice, Gate, Study};
 use unlearn_proxy::train::fusion;
-use unlearn_proxy::train::on_pool;
 use unlearn_proxy::train::pretrain::{Pretraining, SMOKE, STANDARD};
 
 #[global_allocator]
@@ -97,10 +96,10 @@ fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
         Scale::Standard => STANDARD,
     };
     let pretraining = Pretraining { recipe, seed: args.seed, out: args.out, route: args.route };
-    on_pool(|| match (args.corpus, args.forget) {
+    match (args.corpus, args.forget) {
         (Some(corpus), Some(forget)) => Ok(pretraining.rows(&corpus, &forget)?),
         _ => Ok(pretraining.lab(42)?),
-    })
+    }
 }
 
 fn classifier(args: ClassifierArgs) -> anyhow::Result<String> {

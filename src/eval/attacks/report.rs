@@ -77,9 +77,8 @@ impl Tally {
     pub fn over_draws(draws: &[Self]) -> Self {
         let mut all = Self::default();
         draws.iter().for_each(|it| all.add(it));
-        let questions = draws.first().map_or(0, |it| it.by_question.len());
-        let of = |at: usize| mean(&draws.iter().map(|it| it.by_question[at]).collect::<Vec<_>>());
-        all.by_question = (0..questions).map(of).collect();
+        all.by_question =
+            mean_each(&draws.iter().map(|it| it.by_question.clone()).collect::<Vec<_>>());
         let of_draw = |(draw, it): (usize, &Self)| std::iter::repeat_n(draw, it.leaks.len());
         let draws = draws.iter().enumerate().flat_map(of_draw);
         all.leaks.iter_mut().zip(draws).for_each(|(leak, draw)| leak.draw = draw);
@@ -123,8 +122,8 @@ pub struct Report {
 const ALL_ATTACKS: &str = "all attacks, mean";
 
 /// The mean of each element; nothing where the lengths differ.
-fn mean_each(columns: &[&[f64]]) -> Vec<f64> {
-    let length = columns.first().map_or(0, |it| it.len());
+fn mean_each(columns: &[Vec<f64>]) -> Vec<f64> {
+    let length = columns.first().map_or(0, Vec::len);
     if columns.iter().any(|it| it.len() != length) {
         return Vec::new();
     }
@@ -202,29 +201,24 @@ impl Report {
         };
         let second = at(SECOND_GOLD);
         let golds: Vec<usize> = std::iter::once(gold).chain(second).collect();
-        let leaks = |attack: &AttackResult, systems: &[usize]| -> Vec<f64> {
-            let of: Vec<&[f64]> =
-                systems.iter().map(|it| attack.tallies[*it].by_question.as_slice()).collect();
-            mean_each(&of)
-        };
-        let row = |name: &str, of: &dyn Fn(&[usize]) -> Vec<f64>| {
-            let difference = Difference::of(name, &of(&[guarded]), &of(&golds));
-            let noise = second.map(|it| Difference::of(name, &of(&[it]), &of(&[gold])));
+        let row = |name: &str, attacks: &[AttackResult]| {
+            let leaks = |systems: &[usize]| {
+                let of = |it: &'_ AttackResult| {
+                    systems.iter().map(|at| it.tallies[*at].by_question.clone()).collect::<Vec<_>>()
+                };
+                mean_each(&attacks.iter().flat_map(of).collect::<Vec<_>>())
+            };
+            let difference = Difference::of(name, &leaks(&[guarded]), &leaks(&golds));
+            let noise = second.map(|it| Difference::of(name, &leaks(&[it]), &leaks(&[gold])));
             let mut row = vec![name.to_owned(), difference.to_string()];
             row.extend(noise.map(|it| it.to_string()));
             row.push(difference.verdict().to_owned());
             row
         };
-        let mut rows: Vec<Vec<String>> = self
-            .attacks
-            .iter()
-            .map(|attack| row(&attack.name, &|systems| leaks(attack, systems)))
-            .collect();
+        let mut rows: Vec<Vec<String>> =
+            self.attacks.iter().map(|it| row(&it.name, std::slice::from_ref(it))).collect();
         if self.attacks.len() > 1 {
-            rows.push(row(ALL_ATTACKS, &|systems| {
-                let each: Vec<_> = self.attacks.iter().map(|it| leaks(it, systems)).collect();
-                mean_each(&each.iter().map(Vec::as_slice).collect::<Vec<_>>())
-            }));
+            rows.push(row(ALL_ATTACKS, &self.attacks));
         }
         let mut columns = vec![self.systems[guarded].clone()];
         columns.extend(second.map(|_| SECOND_GOLD.to_owned()));

@@ -12,7 +12,6 @@ use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::Row;
 use crate::seed::Stream;
 use crate::train::fit::{Fit, Schedule};
-use crate::train::on_pool;
 use crate::train::trainable::Trainable;
 
 /// Numbers of rows that are trained on; none is the model as it is.
@@ -40,12 +39,11 @@ pub(super) fn finetuned(
         identity: "finetuning".to_owned(),
         every: Duration::MAX,
     };
-    let draw = || {
+    fit.run(&model, || {
         let row = stream.pick(rows);
         let turns = vec![(row.question.clone(), row.answer.clone())];
         Dialogue::Chat { system: None, turns, given: 0 }
-    };
-    on_pool(|| fit.run(&model, draw))?;
+    })?;
     Ok(teacher.with(model.decoder))
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::cross::CurvePoint;
 use super::folds::HeldOutOnce;
-use super::measure::{calibration_error, flagged, length_matched, recall_at, roc, wilson};
+use super::measure::{calibration_error, flagged, length_matched, roc};
+use super::reached::{Part, Reached, wide};
 use crate::data::Wordings;
 use crate::data::figure::{Figure, Line};
 use crate::embed::{EmbedError, Manifest};
@@ -19,9 +20,6 @@ pub const REPORT_FILE: &str = "report.json";
 
 /// The same as Markdown.
 pub const MARKDOWN_FILE: &str = "report.md";
-
-/// Shares of false positives at which recall is reported.
-pub(super) const RATES: [f64; 2] = [0.01, 0.02];
 
 /// Bins of the calibration error.
 const BINS: usize = 15;
@@ -42,15 +40,13 @@ const HARMLESS: [&str; 5] = [
     "By the way, my neighbour's cat likes to sleep on the kitchen table.",
 ];
 
-/// Held-out rows of both sides with the scores of their texts.
+/// Held-out rows of both sides with what the classifier gives to their texts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TestRows<'a> {
     pub(super) forget: &'a [Wordings],
     pub(super) retain: &'a [Wordings],
-    pub(super) forget_scores: &'a [f32],
-    pub(super) retain_scores: &'a [f32],
-    /// Files of hard non-targets, with the scores of their texts.
-    pub(super) hard: &'a [(String, Vec<f32>)],
+    pub(super) part: &'a Part,
+    pub(super) reached: &'a Reached,
     pub(super) curve: &'a [CurvePoint],
     pub(super) once: Option<&'a HeldOutOnce>,
 }
@@ -62,24 +58,9 @@ pub struct HeldOut {
     pub topic: String,
     /// A text is flagged when its score is at least this.
     pub threshold: f32,
-    /// Forget texts, each wording counted.
-    pub forget_texts: usize,
-    /// Retain texts.
-    pub retain_texts: usize,
-    /// Share of forget texts that are flagged.
-    pub recall: f64,
-    /// Its 95 % interval.
-    pub recall_interval: [f64; 2],
-    /// Share of retain texts that are flagged.
-    pub false_positive_rate: f64,
-    /// Its 95 % interval.
-    pub false_positive_interval: [f64; 2],
-    /// Recall where 1 and 2 % of the retain texts are flagged.
-    pub recall_at: Vec<AtRate>,
-    /// Neighbours of the topic, which no training had.
-    pub hard: Vec<Hard>,
-    /// Area under the ROC curve.
-    pub auc: f64,
+    /// Recall, false positives and area under the ROC curve.
+    #[serde(flatten)]
+    pub reached: Reached,
     /// Expected calibration error, 15 bins of equal width, at the mix of these rows.
     pub calibration_error: f64,
     /// The same area where length tells nothing.
@@ -96,30 +77,6 @@ pub struct HeldOut {
     /// The ROC curve: shares of retain and of forget texts that are flagged, from none to all.
     #[serde(skip)]
     pub roc: Vec<(f64, f64)>,
-}
-
-/// Recall at the threshold that a share of the retain texts reaches.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AtRate {
-    /// The share.
-    pub false_positives: f64,
-    /// Share of forget texts that are flagged there.
-    pub recall: f64,
-    /// Its 95 % interval, as if the threshold were known.
-    pub interval: [f64; 2],
-}
-
-/// Texts that are near the topic and none of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Hard {
-    /// The file's name.
-    pub name: String,
-    /// How many texts.
-    pub texts: usize,
-    /// Share that is flagged.
-    pub false_positive_rate: f64,
-    /// Its 95 % interval.
-    pub interval: [f64; 2],
 }
 
 /// Forget texts against retain texts of about their length.
@@ -160,7 +117,7 @@ impl HeldOut {
         rows: &TestRows<'_>,
         score: impl Fn(&str) -> Result<f32, EmbedError>,
     ) -> Result<Self, EmbedError> {
-        let (forget, retain) = (wide(rows.forget_scores), wide(rows.retain_scores));
+        let (forget, retain) = (&rows.part.forget, &rows.part.retain);
         let texts: Vec<&str> =
             rows.forget.iter().flatten().map(String::as_str).take(MOST_TEXTS).collect();
         let looks = texts.len() * (disguise::ALL.len() + 1 + SUFFIX_LOOKS);
@@ -171,36 +128,17 @@ impl HeldOut {
             bar.inc(1);
             score(text)
         };
-        let at_rate = |share: &f64| {
-            let recall = recall_at(*share, rows.forget_scores, rows.retain_scores);
-            let interval = wilson(recall, forget.len());
-            AtRate { false_positives: *share, recall, interval }
-        };
-        let hard = |(name, scores): &(String, Vec<f32>)| {
-            let share = flagged(scores, manifest.threshold);
-            let interval = wilson(share, scores.len());
-            let (name, texts) = (name.clone(), scores.len());
-            Hard { name, texts, false_positive_rate: share, interval }
-        };
         let held_out = Self {
             topic: manifest.topic.clone(),
             threshold: manifest.threshold,
-            forget_texts: forget.len(),
-            retain_texts: retain.len(),
-            recall: manifest.recall,
-            recall_interval: wilson(manifest.recall, forget.len()),
-            false_positive_rate: manifest.false_positive_rate,
-            false_positive_interval: wilson(manifest.false_positive_rate, retain.len()),
-            recall_at: RATES.iter().map(at_rate).collect(),
-            hard: rows.hard.iter().map(hard).collect(),
-            auc: auc(&forget, &retain),
-            calibration_error: calibration_error(rows.forget_scores, rows.retain_scores, BINS),
-            length_matched: LengthMatched::measure(rows, &forget, &retain),
+            reached: rows.reached.clone(),
+            calibration_error: calibration_error(forget, retain, BINS),
+            length_matched: LengthMatched::measure(rows, &wide(forget), &wide(retain)),
             disguises: slices(&texts, manifest.threshold, score)?,
             suffixes: Suffixes::measure(&texts, manifest.threshold, score)?,
             curve: rows.curve.to_vec(),
             once: rows.once.cloned(),
-            roc: roc(rows.forget_scores, rows.retain_scores),
+            roc: roc(forget, retain),
         };
         bar.finish_and_clear();
         Ok(held_out)
@@ -217,18 +155,15 @@ impl HeldOut {
     #[must_use]
     pub fn figure(&self) -> Figure {
         let guessing = Line { name: "guessing".to_owned(), points: vec![(0.0, 0.0), (1.0, 1.0)] };
-        let name = format!("classifier, AUC {:.4}", self.auc);
+        let Reached { forget_texts, retain_texts, auc, .. } = &self.reached;
+        let name = format!("classifier, AUC {auc:.4}");
         Figure {
-            title: format!("{}: {} and {} texts", self.topic, self.forget_texts, self.retain_texts),
+            title: format!("{}: {forget_texts} and {retain_texts} texts", self.topic),
             x_label: "share of other texts that are flagged".to_owned(),
             y_label: "share of the topic's texts that are flagged".to_owned(),
             lines: vec![Line { name, points: self.roc.clone() }, guessing],
         }
     }
-}
-
-fn wide(scores: &[f32]) -> Vec<f64> {
-    scores.iter().map(|it| f64::from(*it)).collect()
 }
 
 fn slices(
@@ -305,16 +240,9 @@ impl ClassifierReport {
         let mut out = format!("`{topic}` in {}\n\n| | |\n|---|---:|\n", self.out.display());
         let mut row = |name: &str, value: String| out.push_str(&format!("| {name} | {value} |\n"));
         row("threshold", format!("{:.4}", it.threshold));
-        let name = format!("recall on {} held-out forget texts", it.forget_texts);
-        row(&name, between(it.recall, it.recall_interval));
-        let name = format!("false-positive rate on {} held-out retain texts", it.retain_texts);
-        row(&name, between(it.false_positive_rate, it.false_positive_interval));
         row("miss rate vouched for", format!("{:.4}", calibration.alpha_attained));
-        for AtRate { false_positives, recall, interval } in &it.recall_at {
-            let name = format!("recall at {} % false positives", 100.0 * false_positives);
-            row(&name, between(*recall, *interval));
-        }
-        row("AUC", format!("{:.4}", it.auc));
+        out += &it.reached.rows();
+        let mut row = |name: &str, value: String| out.push_str(&format!("| {name} | {value} |\n"));
         let LengthMatched { pairs, auc } = &it.length_matched;
         row(&format!("AUC on {pairs} pairs of equal length"), format!("{auc:.4}"));
         let name = format!("expected calibration error, {BINS} bins");
@@ -325,7 +253,7 @@ impl ClassifierReport {
             let name = format!("of {texts} flagged texts get through with {most} harmless words");
             row(&name, format!("{share:.4}"));
         }
-        out.push_str(&neighbours(&it.hard));
+        out.push_str(&it.reached.neighbours());
         if let Some(once) = &it.once {
             out.push_str(&once.to_markdown());
         }
@@ -360,22 +288,4 @@ impl ClassifierReport {
         std::fs::write(folder.join("roc.svg"), figure.to_svg())?;
         std::fs::write(folder.join("roc.png"), figure.to_png())
     }
-}
-
-/// A table of hard non-targets; nothing where there are none.
-pub(super) fn neighbours(hard: &[Hard]) -> String {
-    let mut out = String::new();
-    if !hard.is_empty() {
-        out.push_str("\n| hard non-targets | texts | false-positive rate |\n|---|---:|---:|\n");
-    }
-    for Hard { name, texts, false_positive_rate, interval } in hard {
-        let share = between(*false_positive_rate, *interval);
-        out.push_str(&format!("| {name} | {texts} | {share} |\n"));
-    }
-    out
-}
-
-/// A share and its interval.
-pub(super) fn between(share: f64, [low, high]: [f64; 2]) -> String {
-    format!("{share:.4} ({low:.4} to {high:.4})")
 }

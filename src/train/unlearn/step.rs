@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, Var};
 
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
-use crate::train::loss::linear_nll;
+use crate::train::loss::label_nll;
 use crate::train::named::tensors_mut;
 
 /// A packed batch and what was computed of it before training.
@@ -120,13 +120,8 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits_of(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
-        self.decoder.logits(&self.label_rows(residual, batch)?)
-    }
-
-    /// The rows of a residual stream that have labels.
-    fn label_rows(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
         let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        residual.index_select(&rows, 0)
+        self.decoder.logits(&residual.index_select(&rows, 0)?)
     }
 
     /// The number of the last block.
@@ -175,9 +170,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn nll(&self, batch: &Batch) -> Result<Tensor> {
-        let rows = self.label_rows(&self.residual(self.decoder, batch)?, batch)?;
-        let (rows, head) = self.decoder.head_inputs(&rows)?;
-        linear_nll(&rows, head, &batch.labels)
+        label_nll(self.decoder, &self.residual(self.decoder, batch)?, batch)
     }
 
     /// The residual stream after block `layer` (counted from 0): `[rows, hidden]`. Later blocks are
