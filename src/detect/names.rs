@@ -25,9 +25,6 @@ const FEWEST_LETTERS: usize = 6;
 /// What each misspelt letter takes from the score.
 const EDIT_COST: f32 = 0.1;
 
-/// The number of a text, and bytes of it.
-type Origin = (usize, Range<usize>);
-
 /// Finds names and their aliases.
 #[derive(Debug)]
 pub struct Names {
@@ -126,17 +123,14 @@ impl Names {
     fn quoted(&self, text: &str) -> Vec<(Range<usize>, usize)> {
         let mut found = Vec::new();
         for joined in Joined::quoted(text) {
-            for (origins, entity) in self.pieced(&joined) {
-                if let ([first, ..], [.., last]) = (origins.as_slice(), origins.as_slice()) {
-                    found.push((first.1.start..last.1.end, entity));
-                }
-            }
+            let spans = self.pieced(&joined).into_iter();
+            found.extend(spans.filter_map(|it| Some((joined.cover(&it.0)?, it.1))));
         }
         found
     }
 
-    /// Names that lie in several pieces, and where in each.
-    fn pieced(&self, joined: &Joined) -> Vec<(Vec<Origin>, usize)> {
+    /// Names that lie in several pieces.
+    fn pieced(&self, joined: &Joined) -> Vec<(Range<usize>, usize)> {
         let text = joined.text.as_str();
         let whole = |it: &Range<usize>| {
             let (from, to) = (is_whole(text, it.start..text.len()), is_whole(text, 0..it.end));
@@ -147,7 +141,7 @@ impl Names {
             let name = text.get(it.0.clone()).unwrap_or_default();
             name.contains(' ') || letters(name) >= FEWEST_JOINED
         });
-        long.map(|it| (joined.origins(&it.0), it.1)).filter(|it| it.0.len() > 1).collect()
+        long.filter(|it| joined.origins(&it.0).len() > 1).collect()
     }
 
     /// Names that are cut anywhere between one text and the next, or the one after that: a user's
@@ -158,8 +152,8 @@ impl Names {
             for first in 0..step {
                 let every = texts.iter().enumerate().skip(first).step_by(step);
                 let joined = Joined::of(every.map(|(at, (_, text))| (at, text.as_str())));
-                for (origins, entity) in self.pieced(&joined) {
-                    found.extend(origins.into_iter().map(|(at, span)| {
+                for (span, entity) in self.pieced(&joined) {
+                    found.extend(joined.origins(&span).into_iter().map(|(at, span)| {
                         self.evidence(texts[at].0, span, entity, View::Conversation)
                     }));
                 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Detector, DetectorError};
 use crate::embed::{Manifest, OnnxOptions, Scorer};
-use crate::text::{common_words, decode, normalise, respell};
+use crate::text::{Joined, common_words, decode, normalise, respell};
 use crate::types::{Evidence, Place, View};
 
 /// The classifier of a folder that `proxy-train classifier` wrote.
@@ -82,6 +82,12 @@ pub(super) fn most_suspicious_view(
         && let Some((score, span)) = scorer.score(&view.text, &mut left)?
     {
         all.push((score, view.original_span(span), View::Respelled));
+    }
+    if let Some(joined) = Joined::in_pieces(text)
+        && let Some((score, span)) = scorer.score(&joined.text, &mut left)?
+        && let Some(span) = joined.cover(&span)
+    {
+        all.push((score, span, View::Respelled));
     }
     let decodings = decode(text);
     let plain = common_words(text);

@@ -52,8 +52,8 @@ impl Joined {
         joined
     }
 
-    /// The quoted pieces of one text in every way in which they may make up a name: touching, as words,
-    /// as "Last, First"; of JSON the values, and the keys with them.
+    /// The quoted pieces of one text in every way in which they may make up a name: as they stand,
+    /// touching, as words, as "Last, First"; of JSON the values, and the keys with them.
     pub fn quoted(text: &str) -> impl Iterator<Item = Self> {
         // Marks of JSON go with marks of JSON only: a quote within a string is a character of it.
         [true, false].into_iter().flat_map(move |json| {
@@ -62,15 +62,34 @@ impl Joined {
             let with_keys = (values.len() < all.len()).then_some(all);
             let several = [Some(values), with_keys].into_iter().flatten().filter(|it| it.len() > 1);
             several.flat_map(|quotes| {
-                ["", " ", ", "].into_iter().map(move |it| Self::of_quotes(&quotes, it))
+                [None, Some(""), Some(" "), Some(", ")]
+                    .into_iter()
+                    .map(move |it| Self::of_quotes(&quotes, it))
             })
         })
     }
 
-    fn of_quotes(quotes: &[Quoted], between: &str) -> Self {
+    /// What the quoted pieces of a text say as they stand, when they have at least half of its letters:
+    /// a question in pieces.
+    #[must_use]
+    pub fn in_pieces(text: &str) -> Option<Self> {
+        let letters = |it: &str| it.chars().filter(|it| it.is_alphanumeric()).count();
+        let pieces = quoted(text, false);
+        let joined = (pieces.len() > 1).then(|| Self::of_quotes(&pieces, None))?;
+        (2 * letters(&joined.text) >= letters(text)).then_some(joined)
+    }
+
+    /// Pieces with something between them, or with the spaces that they have themselves.
+    fn of_quotes(quotes: &[Quoted], between: Option<&str>) -> Self {
         let mut joined = Self::default();
         for Quoted { start, view, .. } in quotes {
             let end = joined.text.len();
+            let Some(between) = between else {
+                let twice = joined.text.ends_with(' ') && view.text.starts_with(' ');
+                let skipped = usize::from(twice);
+                joined.add(0, *start, Rc::clone(view), skipped..view.text.len());
+                continue;
+            };
             if end > 0 {
                 joined.text.push_str(between);
             }
@@ -87,14 +106,24 @@ impl Joined {
         let foreign = |it: char| !it.is_alphanumeric();
         let trimmed = view.text.trim_start_matches(foreign);
         let skipped = view.text.len() - trimmed.len();
-        let trimmed = trimmed.trim_end_matches(foreign);
-        if trimmed.is_empty() {
+        let taken = trimmed.trim_end_matches(foreign).len();
+        self.add(source, start, view, skipped..skipped + taken)
+    }
+
+    /// Adds a part of a view. Whether there is anything in it.
+    fn add(
+        &mut self,
+        source: usize,
+        start: usize,
+        view: Rc<Normalised>,
+        part: Range<usize>,
+    ) -> bool {
+        let Some(text) = view.text.get(part.clone()).filter(|it| !it.is_empty()) else {
             return false;
-        }
+        };
         let at = self.text.len();
-        self.text.push_str(trimmed);
-        let taken = trimmed.len();
-        self.pieces.push(Piece { at, source, start, view, skipped, taken });
+        self.text.push_str(text);
+        self.pieces.push(Piece { at, source, start, view, skipped: part.start, taken: part.len() });
         true
     }
 
@@ -110,6 +139,14 @@ impl Joined {
             (it.source, it.start + start..it.start + end)
         };
         touched.map(origin).filter(|it| !it.1.is_empty()).collect()
+    }
+
+    /// From where a span begins in the first of its texts to where it ends in the last one: of quoted
+    /// pieces, which lie in one text.
+    #[must_use]
+    pub fn cover(&self, span: &Range<usize>) -> Option<Range<usize>> {
+        let origins = self.origins(span);
+        Some(origins.first()?.1.start..origins.last()?.1.end)
     }
 
     /// Whether a piece begins at a byte, or ends there.
@@ -207,21 +244,35 @@ mod tests {
     #[test]
     fn quoted_pieces() {
         let all = |text: &str| Joined::quoted(text).map(|it| it.text).collect::<Vec<_>>();
-        let touching = |text: &str| all(text).swap_remove(0);
+        let touching = |text: &str| all(text).swap_remove(1);
         assert_eq!(touching("x = \"Vig\"; y = 'go Blas'; `zko`?"), "viggo blaszko");
-        let ways = ["viggoblaszko", "viggo blaszko", "viggo, blaszko"];
-        assert_eq!(all("“Viggo” and ‘Blaszko’"), ways);
+        let ways = ["viggo,blaszko", "viggoblaszko", "viggo blaszko", "viggo, blaszko"];
+        assert_eq!(all("“Viggo,” and ‘Blaszko’"), ways);
+        // Cut in a word and at a space.
+        assert_eq!(all(r#""Ann ", "Lee Will", "iams""#)[0], "ann lee williams");
+        assert_eq!(all(r#""Ann ", " Lee Will", "iams""#)[0], "ann lee williams");
         assert!(all("It's Viggo's \"book\"").is_empty());
         assert_eq!(touching("don't say \"a\" or \"b\""), "ab");
         // A piece without a letter is not there.
-        assert_eq!(all("'Al', '', '-', 'Wu'")[1], "al wu");
+        assert_eq!(all("'Al', '', '-', 'Wu'")[2], "al wu");
         let text = "a='Vig'+'go'";
-        let joined = Joined::quoted(text).next().unwrap();
+        let joined = Joined::quoted(text).nth(1).unwrap();
         let spans = joined.origins(&(0..5)).into_iter();
         let parts: Vec<&str> = spans.map(|it| text.get(it.1).unwrap()).collect();
         assert_eq!(parts, ["Vig", "go"]);
         let long = format!("'{}' 'b'", "a".repeat(80));
         assert!(all(&long).is_empty());
+    }
+
+    #[test]
+    fn a_question_in_pieces() {
+        let text = r#""Where" + " was " + " Viggo Bl" + "aszko""#;
+        let joined = Joined::in_pieces(text).unwrap();
+        assert_eq!(joined.text, "where was viggo blaszko");
+        assert_eq!(text.get(joined.cover(&(6..15)).unwrap()).unwrap(), r#"was " + " Viggo"#);
+        assert!(Joined::in_pieces("Who wrote 'Emma' and 'Persuasion'?").is_some());
+        assert!(Joined::in_pieces("Which of them is older, 'Emma' or 'Persuasion'?").is_none());
+        assert!(Joined::in_pieces("Where was \"Viggo Blaszko\"").is_none());
     }
 
     #[test]
@@ -231,14 +282,14 @@ mod tests {
             Joined::quoted(&text).map(|it| it.text).collect::<Vec<_>>()
         };
         let ways = all(r#"{"a":"Vig","b" : "go"}"#);
-        assert_eq!(ways[..2], ["viggo", "vig go"]);
-        assert_eq!(ways[3..5], ["avigbgo", "a vig b go"]);
-        assert_eq!(all(r#"{"Viggo":"Blaszko"}"#)[1], "viggo blaszko");
+        assert_eq!(ways[1..3], ["viggo", "vig go"]);
+        assert_eq!(ways[5..7], ["avigbgo", "a vig b go"]);
+        assert_eq!(all(r#"{"Viggo":"Blaszko"}"#)[2], "viggo blaszko");
         // Quotes in a string neither end it nor are lost.
         let ways = all(r#"["it is ~", "Vig", "go", "~Blas~ and ~zko~"]"#);
-        assert_eq!(ways[0], "it isviggoblas\" and \"zko");
-        assert!(ways[3..].iter().any(|it| it.contains("blaszko")), "{ways:?}");
+        assert_eq!(ways[1], "it isviggoblas\" and \"zko");
+        assert!(ways[4..].iter().any(|it| it.contains("blaszko")), "{ways:?}");
         let long = "a".repeat(80);
-        assert_eq!(all(&format!(r#"["{long}", "Vig", "go"]"#))[0], "viggo");
+        assert_eq!(all(&format!(r#"["{long}", "Vig", "go"]"#))[1], "viggo");
     }
 }

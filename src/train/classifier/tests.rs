@@ -87,7 +87,10 @@ fn reports_beside_the_manifest() {
     assert_eq!(json["disguises"].as_array().unwrap().len(), crate::text::disguise::ALL.len());
     assert_eq!(json["suffixes"]["flipped"].as_array().unwrap().len(), 8);
     assert!(report.held_out.reached.auc > 0.95, "{:?}", report.held_out);
-    assert!(report.held_out.disguises[0].recall >= 0.9, "{:?}", report.held_out);
+    let named = |name| report.held_out.disguises.iter().find(|it| it.disguise == name);
+    for disguise in ["as it is", "quoted pieces"] {
+        assert!(named(disguise).unwrap().recall >= 0.9, "{:?}", report.held_out);
+    }
     let table = report.to_markdown();
     assert!(table.contains("expected calibration error") && table.contains("rot13"), "{table}");
     let folder = dir.path().join("out");
