@@ -17,7 +17,7 @@ use crate::types::{Input, Message, ReplyEvent, Request, Role};
 const REPLY_TOKENS: usize = 200;
 
 /// A row of TOFU's `*_perturbed` files, or of the lab's, which also mark the value asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Row {
     /// The question.
     pub question: String,

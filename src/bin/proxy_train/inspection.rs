@@ -11,10 +11,10 @@ use unlearn_proxy::eval::metrics::observed::Rows;
 use unlearn_proxy::eval::metrics::report::measure as measured;
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject, read_rows};
+use unlearn_proxy::eval::whitebox::corrupted::corruption_of;
 use unlearn_proxy::eval::whitebox::gcg::Budget;
 use unlearn_proxy::eval::whitebox::report::inspect;
 use unlearn_proxy::eval::whitebox::{self, Attack, Inspection};
-use unlearn_proxy::policy::TreatmentSetting;
 use unlearn_proxy::train::edits::{self, run::EditJob};
 use unlearn_proxy::types::Corruption;
 
@@ -172,16 +172,7 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
 /// The model under a policy, and what the policy does to prompts where it corrupts them.
 fn served(model: &Path, policy: &Path) -> anyhow::Result<(Arc<dyn Backend>, Option<Corruption>)> {
     let policy = crate::load_policy(policy)?;
-    // The engine can carry out every treatment, so the first is used.
-    let corruption = match policy.treatment.first() {
-        Some(TreatmentSetting::Corrupt { function }) => Some(Corruption {
-            function: *function,
-            spans: Vec::new(),
-            entities: Arc::clone(&policy.entities),
-            seed: policy.seed,
-        }),
-        _ => None,
-    };
+    let corruption = corruption_of(&policy);
     Ok((crate::guarded(&crate::local(model)?, Arc::new(policy))?, corruption))
 }
 

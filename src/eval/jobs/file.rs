@@ -92,6 +92,8 @@ pub struct Limits {
     pub attack_questions: usize,
     /// Retain rows of attacks on weights; they use every forget row.
     pub whitebox_retain: usize,
+    /// Steps of the search for a suffix, `gcg`.
+    pub suffix_steps: usize,
     /// Requests that are timed, one at a time, of forget and of retain questions.
     pub timed: usize,
 }
@@ -105,13 +107,14 @@ impl Default for Limits {
             hard: 40,
             attack_questions: 8,
             whitebox_retain: 40,
+            suffix_steps: 50,
             timed: 8,
         }
     }
 }
 
 impl Limits {
-    fn all(self) -> [(&'static str, usize); 7] {
+    fn all(self) -> [(&'static str, usize); 8] {
         [
             ("forget", self.forget),
             ("retain", self.retain),
@@ -119,6 +122,7 @@ impl Limits {
             ("hard", self.hard),
             ("attack_questions", self.attack_questions),
             ("whitebox_retain", self.whitebox_retain),
+            ("suffix_steps", self.suffix_steps),
             ("timed", self.timed),
         ]
     }

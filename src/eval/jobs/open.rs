@@ -1,4 +1,4 @@
-//! What a point whose weights were changed is asked in the open.
+//! What a point is asked in the open: changed weights, and what a guard leaves of the untouched ones.
 
 use candle_core::Tensor;
 
@@ -7,10 +7,12 @@ use super::material::{Material, spread};
 use super::result::{Count, Found, Measured, Representation};
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
-use crate::eval::suite::Row;
+use crate::eval::suite::{Row, Subject};
+use crate::eval::whitebox::gcg::Budget;
 use crate::eval::whitebox::states::last_states;
 use crate::eval::whitebox::{self, Inspection};
 use crate::train::fit::TrainError;
+use crate::types::Corruption;
 
 /// The model that was changed, and the two it is set beside.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +23,21 @@ pub struct Models<'a> {
     pub gold: &'a Teacher,
     /// The one that knows everything.
     pub untouched: &'a Teacher,
+    /// What is around the model, if anything is.
+    pub guard: Option<Guard<'a>>,
 }
 
-/// Attacks the weights, and compares hidden states; adds both to what was measured.
+/// A guard around the untouched model.
+#[derive(Debug, Clone, Copy)]
+pub struct Guard<'a> {
+    /// The served path.
+    pub served: Subject<'a>,
+    /// What it does to prompts, where it corrupts them.
+    pub corruption: Option<&'a Corruption>,
+}
+
+/// Attacks the weights, and compares hidden states; adds both to what was measured. Of a guard only what
+/// it changes: the weights under it are the untouched model's.
 ///
 /// # Errors
 ///
@@ -42,21 +56,26 @@ pub fn inspect(
         forget: &material.all_forget,
         retain: &retain,
         unrelated: &material.world_facts,
-        served: None,
-        corruption: None,
-        suffix: whitebox::gcg::Budget::default(),
+        served: models.guard.map(|it| it.served),
+        corruption: models.guard.and_then(|it| it.corruption),
+        suffix: Budget { steps: job.limits.suffix_steps, ..Budget::default() },
         seed,
     };
-    for attack in job.whitebox.iter().filter_map(|it| whitebox::find(it)) {
+    let guarded = models.guard.is_some();
+    let attacks = job.whitebox.iter().filter_map(|it| whitebox::find(it));
+    for attack in attacks.filter(|it| it.of_guards || !guarded) {
         tracing::info!(attack = attack.name, "attacking the weights");
         match (attack.run)(&inspection) {
-            Ok(findings) => measured.whitebox.extend(findings.into_iter().map(|it| Found {
-                attack: attack.name.to_owned(),
-                setting: it.setting,
-                budget: it.budget,
-                model: it.model.into(),
-                gold: it.gold.into(),
-            })),
+            Ok(findings) => {
+                let told = findings.into_iter().filter(|it| it.of_guard || !guarded);
+                measured.whitebox.extend(told.map(|it| Found {
+                    attack: attack.name.to_owned(),
+                    setting: it.setting,
+                    budget: it.budget,
+                    model: it.model.into(),
+                    gold: it.gold.into(),
+                }));
+            }
             // What cannot even be finetuned any more has been destroyed, which is a result.
             Err(MeasureError::Train(TrainError::Diverged { step, .. })) => {
                 measured.whitebox.push(Found {
@@ -70,7 +89,7 @@ pub fn inspect(
             Err(error) => return Err(error),
         }
     }
-    if job.measures("representation") {
+    if job.measures("representation") && !guarded {
         let forget = spread(&material.forget, job.limits.whitebox_retain);
         measured.representation = Some(Representation {
             forget: lowest_cosines(models.model, models.untouched, &forget)?,
@@ -119,8 +138,11 @@ fn states(teacher: &Teacher, rows: &[Row]) -> Result<Vec<Tensor>, MeasureError> 
 mod tests {
     use super::super::file::tests::parse;
     use super::*;
+    use crate::backend::scripted::Scripted;
     use crate::eval::metrics::observed::tests::row;
     use crate::eval::metrics::teacher::tests::untrained;
+    use crate::types::CorruptionFunction;
+    use std::sync::Arc;
 
     #[test]
     fn cosines_by_hand() {
@@ -143,15 +165,54 @@ mod tests {
         let (one, other) = (untrained(1), untrained(2));
         let job = parse("metrics = [\"representation\"]\nwhitebox = [\"logit_lens\"]", "").unwrap();
         let mut measured = Measured::default();
-        let models = Models { model: &one, gold: &other, untouched: &one };
+        let models = Models { model: &one, gold: &other, untouched: &one, guard: None };
         inspect(models, &job, &material, 1, &mut measured).unwrap();
         let same = measured.representation.clone().unwrap();
         assert!(same.forget.iter().all(|it| (it - 1.0).abs() < 1e-6) && same.retain.len() == 9);
         assert!(measured.whitebox.iter().all(|it| it.attack == "logit_lens" && it.model.of == 9));
-        let models = Models { model: &other, gold: &other, untouched: &one };
+        let models = Models { model: &other, gold: &other, untouched: &one, guard: None };
         inspect(models, &job, &material, 1, &mut measured).unwrap();
         let apart = measured.representation.unwrap();
         assert!(apart.forget.iter().all(|it| *it < 0.9), "{:?}", apart.forget);
+    }
+
+    /// Nothing about the weights under it, which are the untouched model's.
+    #[test]
+    fn of_a_guard_there_is_what_it_changes() {
+        let all_forget: Vec<Row> = (0..9)
+            .map(|it| row(&format!("Where was {it} born?"), "In Turin.", "Turin", &["In Oslo."]))
+            .collect();
+        let material = Material { all_forget, ..Material::default() };
+        let (one, gold) = (untrained(1), untrained(2));
+        let head = "metrics = [\"representation\"]\nwhitebox = [\"weights\", \"recovery\", \"logit_lens\"]";
+        let job = parse(head, "").unwrap();
+        let served = Scripted::new(["In Turin."]);
+        let corruption = Corruption {
+            function: CorruptionFunction::Substitute,
+            spans: Vec::new(),
+            entities: Arc::new(Vec::new()),
+            seed: 4,
+        };
+        let guard = Guard {
+            served: Subject { backend: &served, model: "scripted" },
+            corruption: Some(&corruption),
+        };
+        let models = Models { model: &one, gold: &gold, untouched: &one, guard: Some(guard) };
+        let mut measured = Measured::default();
+        inspect(models, &job, &material, 1, &mut measured).unwrap();
+        let found: Vec<(&str, &str, usize)> = measured
+            .whitebox
+            .iter()
+            .map(|it| (it.attack.as_str(), it.setting.as_str(), it.model.of))
+            .collect();
+        let want = [
+            ("weights", "through the guard", 9),
+            ("logit_lens", "head projection, corrupted pass", 9),
+            ("logit_lens", "probability delta, corrupted pass", 9),
+        ];
+        assert_eq!(found, want);
+        assert_eq!(measured.whitebox[0].model.hits, 9);
+        assert!(measured.representation.is_none());
     }
 
     /// A model without numbers cannot be finetuned; the other attacks go on.
@@ -167,7 +228,7 @@ mod tests {
         let head = "metrics = [\"leak\"]\nwhitebox = [\"relearning\", \"logit_lens\"]";
         let job = parse(head, "").unwrap();
         let mut measured = Measured::default();
-        let models = Models { model: &broken, gold: &gold, untouched: &gold };
+        let models = Models { model: &broken, gold: &gold, untouched: &gold, guard: None };
         inspect(models, &job, &material, 1, &mut measured).unwrap();
         assert_eq!(measured.whitebox[0].setting, "diverged at step 0");
         assert!(measured.whitebox[1..].iter().all(|it| it.attack == "logit_lens"));

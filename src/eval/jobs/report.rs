@@ -20,8 +20,9 @@ use crate::eval::suite::EvalError;
 /// What every reader has to know.
 const THREAT: &str = "Threat models. Questions and black-box attacks go through the served path: they are what a client \
 of the API can do. A guard leaves the weights as they are, so that whoever has them has the facts; attacks on \
-weights are therefore run on the untouched model, whose weights they are, and on every model that was changed. \
-Everything is set beside gold, a model retrained without the forgotten rows: what is found in gold is guessing.";
+weights are therefore run on the untouched model, whose weights they are, and on every model that was changed; \
+of a guard the same table has what it changes, the replies to suffixes that were found on the weights and its \
+corrupted forward pass. Everything is set beside gold, a model retrained without the forgotten rows: what is found in gold is guessing.";
 
 /// How to read the numbers.
 const READING: &str = "Numbers in brackets are 95 % bootstrap intervals over questions and seeds, drawn crossed. Leak: share of \

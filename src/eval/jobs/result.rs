@@ -153,7 +153,7 @@ pub struct Measured {
     pub hard: Vec<bool>,
     /// Black-box attacks.
     pub attacks: Vec<Attacked>,
-    /// Attacks on weights; none where the weights are the untouched model's.
+    /// Attacks on weights; of a guard, those that it changes.
     pub whitebox: Vec<Found>,
     /// Hidden states; `None` where the weights are the untouched model's.
     pub representation: Option<Representation>,

@@ -12,6 +12,7 @@ pub mod knowmem;
 pub mod membership;
 pub mod multiple_choice;
 pub mod observed;
+pub mod remembered;
 pub mod report;
 pub mod teacher;
 pub mod value_probability;

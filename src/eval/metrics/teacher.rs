@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::MeasureError;
+use super::remembered::Remembered;
 use crate::engine::decoder::Decoder;
 use crate::engine::error::EngineError;
 use crate::engine::kv_cache::{Chunk, KvCache};
@@ -124,6 +125,8 @@ pub struct Teacher {
     pub decoder: Decoder,
     /// Its tokenizer and chat template.
     pub tokenizer: Arc<Tokenizer>,
+    /// What attacks found in it.
+    pub remembered: Remembered,
 }
 
 impl Teacher {
@@ -135,13 +138,14 @@ impl Teacher {
     pub fn load(folder: &Path) -> Result<Self, MeasureError> {
         let decoder = weights::load(folder, &Device::Cpu, DType::F32)?;
         let tokenizer = Arc::new(Tokenizer::read(folder, &decoder.config.end_tokens)?);
-        Ok(Self { decoder, tokenizer })
+        Ok(Self { decoder, tokenizer, remembered: Remembered::default() })
     }
 
     /// Other weights with the same tokenizer.
     #[must_use]
     pub fn with(&self, decoder: Decoder) -> Self {
-        Self { decoder, tokenizer: self.tokenizer.clone() }
+        let remembered = Remembered::default();
+        Self { decoder, tokenizer: self.tokenizer.clone(), remembered }
     }
 
     /// A question and its answer by the chat template.
@@ -342,7 +346,8 @@ pub(crate) mod tests {
         let tokenizer = Tokenizer::read(&folder, &[]).unwrap();
         let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..tiny_config() };
         let decoder = initial::decoder(&config, seed).unwrap();
-        Teacher { decoder, tokenizer: Arc::new(tokenizer) }
+        let remembered = Remembered::default();
+        Teacher { decoder, tokenizer: Arc::new(tokenizer), remembered }
     }
 
     /// A token that was seen with this log-probability, for tests of statistics.

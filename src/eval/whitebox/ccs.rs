@@ -132,10 +132,12 @@ fn rates(teacher: &Teacher, it: &Inspection<'_>) -> Result<Vec<Rate>, MeasureErr
 ///
 /// [`MeasureError`].
 pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
-    let both = rates(it.model, it)?.into_iter().zip(rates(it.gold, it)?);
+    let both =
+        rates(it.model, it)?.into_iter().zip(it.once(it.gold, "ccs", || rates(it.gold, it))?);
     let finding = |(layer, (model, gold)): (usize, (Rate, Rate))| Finding {
         setting: format!("after block {}", layer + 1),
         budget: format!("{RESTARTS} restarts of {EPOCHS} steps, no labels"),
+        of_guard: false,
         model,
         gold,
         detail: Value::Null,

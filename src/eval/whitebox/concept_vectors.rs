@@ -91,6 +91,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     Ok(vec![Finding {
         setting: "best neurons".to_owned(),
         budget: format!("{} neurons, {k} tokens each", ours.len()),
+        of_guard: false,
         model,
         gold,
         detail: json!({ "neurons": neurons }),

@@ -31,7 +31,7 @@ const TESTED: usize = 8;
 const PACK: usize = 64;
 
 /// What a search spends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Steps of one gradient and one round of candidates.
     pub steps: usize,
@@ -305,6 +305,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         let replies = teacher.replies(&asked, REPLY_TOKENS)?;
         Ok((rate(tested, &prompts, &replies), suffix))
     };
+    let attacked = |teacher| it.once(teacher, "gcg", || attacked(teacher));
     let ((model, suffix), (gold, golds)) = (attacked(it.model)?, attacked(it.gold)?);
     let Budget { steps, width, .. } = it.suffix;
     let budget = format!(
@@ -316,19 +317,20 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         "gold_suffix": golds.text, "gold_loss_before": golds.before, "gold_loss_after": golds.after,
         "top": it.suffix.top,
     });
-    let finding = |setting: &str, model| Finding {
+    let finding = |setting: &str, of_guard, model| Finding {
         setting: setting.to_owned(),
         budget: budget.clone(),
+        of_guard,
         model,
         gold,
         detail: detail.clone(),
     };
-    let mut findings = vec![finding("on the weights", model)];
+    let mut findings = vec![finding("on the weights", false, model)];
     if let Some(served) = it.served {
         let prompts = prompts(tested, &suffix.text);
         let replies = prompts.iter().map(|it| served_reply(served, it));
         let replies = replies.collect::<Result<Vec<_>, MeasureError>>()?;
-        findings.push(finding("sent through the guard", rate(tested, &prompts, &replies)));
+        findings.push(finding("sent through the guard", true, rate(tested, &prompts, &replies)));
     }
     Ok(findings)
 }

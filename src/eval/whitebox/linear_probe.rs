@@ -106,6 +106,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         findings.extend(both.enumerate().map(|(layer, (model, gold))| Finding {
             setting: format!("after block {}{pass}", layer + 1),
             budget: "labels of half of the questions".to_owned(),
+            of_guard: corrupted.is_some(),
             model,
             gold: *gold,
             detail: Value::Null,

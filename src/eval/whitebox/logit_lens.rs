@@ -94,6 +94,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
             findings.push(Finding {
                 setting: format!("{name}{pass}"),
                 budget: format!("{candidates:.1} candidates"),
+                of_guard: corrupted.is_some(),
                 model,
                 gold,
                 detail: json!({

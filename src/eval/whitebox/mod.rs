@@ -19,6 +19,8 @@ pub mod report;
 pub mod states;
 pub mod weights;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -55,6 +57,20 @@ pub struct Inspection<'a> {
 }
 
 impl<'a> Inspection<'a> {
+    /// What is found in one model alone, sought once for the same rows, seed and budget: gold is the same
+    /// beside every model of a comparison, and the untouched one under every guard.
+    fn once<T: Clone + Send + Sync + 'static>(
+        &self,
+        teacher: &Teacher,
+        what: &str,
+        find: impl FnOnce() -> Result<T, MeasureError>,
+    ) -> Result<T, MeasureError> {
+        let mut hasher = DefaultHasher::new();
+        (self.forget, self.retain, self.unrelated, self.suffix).hash(&mut hasher);
+        let name = format!("{what}, seed {}, rows {:016x}", self.seed, hasher.finish());
+        teacher.remembered.or_find(name, find)
+    }
+
     /// The model's corrupted forward pass, where its guard corrupts.
     fn corrupted(&self) -> Result<Option<Corrupted<'a>>, MeasureError> {
         let corrupted = self.corruption.map(|it| Corrupted::new(self.model, it));
@@ -108,6 +124,8 @@ pub struct Finding {
     pub setting: String,
     /// What the attacker spends.
     pub budget: String,
+    /// It is about what the guard changes, not about the weights under it.
+    pub of_guard: bool,
     /// Of the model.
     pub model: Rate,
     /// Of gold.
@@ -131,6 +149,8 @@ pub struct Attack {
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
+    /// Whether it has something to say about a guard too.
+    pub of_guards: bool,
     /// Runs it.
     pub run: fn(&Inspection<'_>) -> Result<Vec<Finding>, MeasureError>,
 }
@@ -140,42 +160,55 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "weights",
         about: "the weights without any guard, asked; a guard changes none of them",
+        of_guards: true,
         run: weights::run,
     },
     Attack {
         name: "relearning",
         about: "finetuning on some forget rows, asked about others",
+        of_guards: false,
         run: relearning::run,
     },
     Attack {
         name: "recovery",
         about: "finetuning on retain or unrelated rows, asked about forget rows",
+        of_guards: false,
         run: recovery::run,
     },
     Attack {
         name: "quantisation",
         about: "weights rounded to few bits, asked again",
+        of_guards: false,
         run: quantisation::run,
     },
     Attack {
         name: "logit_lens",
         about: "the value's first token among the best of any block",
+        of_guards: true,
         run: logit_lens::run,
     },
     Attack {
         name: "linear_probe",
         about: "right answers told from wrong ones by a regression on hidden states",
+        of_guards: true,
         run: linear_probe::run,
     },
-    Attack { name: "ccs", about: "the same without labels, by consistency", run: ccs::run },
+    Attack {
+        name: "ccs",
+        about: "the same without labels, by consistency",
+        of_guards: false,
+        run: ccs::run,
+    },
     Attack {
         name: "concept_vectors",
         about: "values of the topic that the ten most telling neurons write",
+        of_guards: false,
         run: concept_vectors::run,
     },
     Attack {
         name: "gcg",
         about: "a suffix found with the gradient, also sent through the guard",
+        of_guards: true,
         run: gcg::run,
     },
 ];

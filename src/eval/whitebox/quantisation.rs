@@ -76,6 +76,7 @@ pub fn run(it: &Inspection<'_>) -> std::result::Result<Vec<Finding>, MeasureErro
         findings.push(Finding {
             setting: format!("int{bits}"),
             budget: "one rounding".to_owned(),
+            of_guard: false,
             model,
             gold,
             detail: json!({ "relative_error": error, "retain": kept }),

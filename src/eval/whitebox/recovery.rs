@@ -47,10 +47,12 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     for (kind, rows) in kinds.into_iter().filter(|it| !it.1.is_empty()) {
         for steps in STEPS {
             let (model, kept) = point(it.model, it, rows, steps)?;
-            let (gold, gold_kept) = point(it.gold, it, rows, steps)?;
+            let name = format!("recovery, {steps} steps on {kind}");
+            let (gold, gold_kept) = it.once(it.gold, &name, || point(it.gold, it, rows, steps))?;
             findings.push(Finding {
                 setting: kind.to_owned(),
                 budget: format!("{steps} steps on {} rows", rows.len()),
+                of_guard: false,
                 model,
                 gold,
                 detail: json!({ "retain": kept, "gold_retain": gold_kept }),

@@ -83,8 +83,9 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         findings.push(Finding {
             setting: format!("{count} rows"),
             budget: format!("{steps} steps on {count} rows"),
+            of_guard: false,
             model: rate(it.model)?,
-            gold: rate(it.gold)?,
+            gold: it.once(it.gold, &format!("relearning, {count} rows"), || rate(it.gold))?,
             detail: Value::Null,
         });
     }

@@ -115,6 +115,7 @@ mod tests {
     #[test]
     fn a_row_says_whether_it_succeeds() {
         let finding = |hits| Finding {
+            of_guard: false,
             setting: "int4".to_owned(),
             budget: "one rounding".to_owned(),
             model: Rate { hits, of: 10 },

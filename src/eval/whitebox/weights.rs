@@ -16,9 +16,10 @@ use crate::eval::suite::contains;
 /// [`MeasureError`].
 pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     let gold = accuracy(it.gold, it.forget)?;
-    let finding = |setting: &str, model| Finding {
+    let finding = |setting: &str, of_guard, model| Finding {
         setting: setting.to_owned(),
         budget: "one greedy reply per question".to_owned(),
+        of_guard,
         model,
         gold,
         detail: Value::Null,
@@ -28,13 +29,13 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         Some(_) => "guarded weights = the untouched model's weights",
         None => "as they are",
     };
-    findings.push(finding(setting, accuracy(it.model, it.forget)?));
+    findings.push(finding(setting, false, accuracy(it.model, it.forget)?));
     if let Some(served) = it.served {
         let mut hits = 0;
         for row in it.forget {
             hits += usize::from(contains(&served_reply(served, &row.question)?, wanted(row)));
         }
-        findings.push(finding("through the guard", Rate { hits, of: it.forget.len() }));
+        findings.push(finding("through the guard", true, Rate { hits, of: it.forget.len() }));
     }
     Ok(findings)
 }

@@ -19,12 +19,14 @@ use unlearn_proxy::eval::jobs::result::{Measured, PointResult, Status, Timing};
 use unlearn_proxy::eval::jobs::{measure, open};
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject};
+use unlearn_proxy::eval::whitebox::corrupted::corruption_of;
 use unlearn_proxy::policy::{Policy, file};
+use unlearn_proxy::service::variants::variant;
 use unlearn_proxy::train::methods::Parameters;
 
 use super::machine;
 use super::make::{self, Made, Outcome};
-use crate::{Lab, MODEL, local, runtime};
+use crate::{MODEL, guarded, local, runtime};
 
 /// Models, rows and policies that points share.
 pub(super) struct Bench<'a> {
@@ -39,7 +41,6 @@ pub(super) struct Bench<'a> {
     /// SHA-256 of finished models' weights by the index of their row.
     finished: BTreeMap<usize, String>,
     pool: Vec<String>,
-    width: usize,
     shared: Value,
 }
 
@@ -86,7 +87,6 @@ impl<'a> Bench<'a> {
             policies,
             finished,
             pool,
-            width: config.hidden_size,
             shared,
         })
     }
@@ -169,14 +169,17 @@ impl<'a> Bench<'a> {
 
     /// The untouched model, guarded or not.
     fn fill_untouched(&self, point: &Point<'_>, result: &mut PointResult) -> anyhow::Result<()> {
-        let backend = self.guarded(point)?;
+        let policy = self.policy(point)?;
+        let backend = self.under(policy.as_ref())?;
         let mut measured = self.served(backend.as_ref())?;
-        if matches!(point.variant.action, Action::Bound(Bound::Untouched)) {
-            self.inspect(&self.untouched_teacher, point.seed, &mut measured)?;
-        }
+        let corruption = policy.as_deref().and_then(corruption_of);
+        let served = Subject { backend: backend.as_ref(), model: MODEL };
+        let guard =
+            policy.is_some().then_some(open::Guard { served, corruption: corruption.as_ref() });
+        self.inspect(&self.untouched_teacher, guard, point.seed, &mut measured)?;
         result.measured = Some(measured);
         // Guards remember what they have read, so that time is taken of ones that have read nothing.
-        self.time(self.guarded(point)?.as_ref(), result)
+        self.time(self.under(policy.as_ref())?.as_ref(), result)
     }
 
     /// A model of its own.
@@ -197,7 +200,7 @@ impl<'a> Bench<'a> {
         let mut measured = self.served(backend.as_ref())?;
         // Gold beside gold has nothing to find.
         if !matches!(point.variant.action, Action::Bound(Bound::Gold)) {
-            self.inspect(&teacher, point.seed, &mut measured)?;
+            self.inspect(&teacher, None, point.seed, &mut measured)?;
         }
         result.measured = Some(measured);
         self.time(backend.as_ref(), result)
@@ -208,9 +211,17 @@ impl<'a> Bench<'a> {
         Ok(self.runtime.block_on(measure::served(subject, self.job, &self.material))?)
     }
 
-    fn inspect(&self, model: &Teacher, seed: u64, measured: &mut Measured) -> anyhow::Result<()> {
-        let models =
-            open::Models { model, gold: &self.gold_teacher, untouched: &self.untouched_teacher };
+    fn inspect(
+        &self,
+        model: &Teacher,
+        guard: Option<open::Guard<'_>>,
+        seed: u64,
+        measured: &mut Measured,
+    ) -> anyhow::Result<()> {
+        // Suffixes are sent through the served path, which may need the runtime.
+        let _entered = self.runtime.enter();
+        let (gold, untouched) = (&self.gold_teacher, &self.untouched_teacher);
+        let models = open::Models { model, gold, untouched, guard };
         Ok(open::inspect(models, self.job, &self.material, seed, measured)?)
     }
 
@@ -225,19 +236,19 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The untouched model under the point's guard, or as it is.
-    fn guarded(&self, point: &Point<'_>) -> anyhow::Result<Arc<dyn Backend>> {
-        let Some(policy) = self.policies.get(&point.order) else {
-            return Ok(Arc::clone(&self.untouched));
-        };
-        let lab = Lab {
-            model: Arc::clone(&self.untouched),
-            policy: policy.clone(),
-            pool: self.pool.clone(),
-            width: self.width,
-        };
+    /// The policy of the point's guard, with surrogates of its seed; none for a bound.
+    fn policy(&self, point: &Point<'_>) -> anyhow::Result<Option<Arc<Policy>>> {
+        let Some(policy) = self.policies.get(&point.order) else { return Ok(None) };
         let treatment = policy.treatment.first().context("the policy has no treatment")?;
-        lab.guarded(treatment, point.seed)
+        Ok(Some(variant(policy, treatment.clone(), point.seed, &self.pool)))
+    }
+
+    /// The untouched model under a policy, or as it is.
+    fn under(&self, policy: Option<&Arc<Policy>>) -> anyhow::Result<Arc<dyn Backend>> {
+        match policy {
+            Some(policy) => guarded(&self.untouched, Arc::clone(policy)),
+            None => Ok(Arc::clone(&self.untouched)),
+        }
     }
 }
 
