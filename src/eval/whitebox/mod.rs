@@ -120,7 +120,7 @@ impl Rate {
 /// What one setting of an attack found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
-    /// The setting, such as `4 rows`.
+    /// The setting, such as `4 rows`: of one attack no two findings have the same.
     pub setting: String,
     /// What the attacker spends.
     pub budget: String,
@@ -244,6 +244,7 @@ mod tests {
     use crate::eval::metrics::observed::tests::row;
     use crate::eval::metrics::teacher::tests::untrained;
     use crate::types::CorruptionFunction;
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     /// (11/12 - 1/12) - 1.96 sqrt(2 * 11/144 / 12) = 0.8333 - 1.96 * 0.112834.
@@ -290,6 +291,9 @@ mod tests {
             assert!(ATTACKS[..at].iter().all(|it| it.name != attack.name), "{}", attack.name);
             let findings = (attack.run)(&inspection).unwrap();
             assert!(!findings.is_empty(), "{}", attack.name);
+            // Reports pool seeds by setting.
+            let settings: BTreeSet<&str> = findings.iter().map(|it| it.setting.as_str()).collect();
+            assert_eq!(settings.len(), findings.len(), "{}: {settings:?}", attack.name);
             for finding in findings {
                 assert_eq!(finding.model, finding.gold, "{}: {finding:?}", attack.name);
                 assert!(finding.model.of > 0 && !finding.succeeds());

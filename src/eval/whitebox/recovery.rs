@@ -50,7 +50,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
             let name = format!("recovery, {steps} steps on {kind}");
             let (gold, gold_kept) = it.once(it.gold, &name, || point(it.gold, it, rows, steps))?;
             findings.push(Finding {
-                setting: kind.to_owned(),
+                setting: format!("{kind}, {steps} steps"),
                 budget: format!("{steps} steps on {} rows", rows.len()),
                 of_guard: false,
                 model,
@@ -95,9 +95,12 @@ mod tests {
             seed: 1,
         };
         let findings = run(&inspection).unwrap();
-        let budgets: Vec<&str> = findings.iter().map(|it| it.budget.as_str()).collect();
-        assert_eq!(budgets, ["10 steps on 1 rows", "30 steps on 1 rows", "100 steps on 1 rows"]);
-        assert!(findings.iter().all(|it| it.model == it.gold && it.setting == "retain rows"));
+        let settings: Vec<&str> = findings.iter().map(|it| it.setting.as_str()).collect();
+        assert_eq!(
+            settings,
+            ["retain rows, 10 steps", "retain rows, 30 steps", "retain rows, 100 steps"]
+        );
+        assert!(findings.iter().all(|it| it.model == it.gold));
         assert!(matches!(
             run(&Inspection { retain: &[], ..inspection }),
             Err(MeasureError::Rows(_))
