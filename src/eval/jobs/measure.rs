@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::file::Job;
 use super::material::Material;
-use super::result::{Asked, Attacked, Count, Measured};
+use super::result::{Asked, Attacked, Count, Measured, RequestTime};
 use crate::backend::BackendError;
 use crate::eval::attacks::run::Plan;
 use crate::eval::attacks::{self, Attack, Target};
@@ -19,6 +19,7 @@ use crate::eval::rouge::rouge_l;
 use crate::eval::suite::{EvalError, Row, Subject, contains, user};
 use crate::eval::tofu::{self, RowScores};
 use crate::lab::World;
+use crate::stats::median;
 use crate::types::{Request, Scored};
 
 /// Rows that are asked together.
@@ -234,26 +235,46 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
     Ok(report.attacks.into_iter().map(of).collect())
 }
 
-/// Mean seconds of a greedy request for the first `count` rows, one at a time, because a queue would
-/// hide how long a reply takes. NaN of no rows.
+async fn seconds(subject: Subject<'_>, row: &Row) -> Result<f64, EvalError> {
+    let since = Instant::now();
+    subject.reply(user(&row.question)).await?;
+    Ok(since.elapsed().as_secs_f64())
+}
+
+/// Median seconds of a greedy request for the first `count` rows, and by how much each takes longer than
+/// the same one to the untouched model, asked right before or after it: a busy moment of the machine is
+/// then in both. One at a time, because a queue would hide how long a reply takes. The row behind them is
+/// asked first and not counted, as it pays for what is set up. `None` of no rows.
 ///
 /// # Errors
 ///
 /// [`EvalError::Backend`].
 pub async fn request_seconds(
     subject: Subject<'_>,
+    untouched: Subject<'_>,
     rows: &[Row],
     count: usize,
-) -> Result<f64, EvalError> {
-    let rows = &rows[..count.min(rows.len())];
-    if rows.is_empty() {
-        return Ok(f64::NAN);
+) -> Result<Option<RequestTime>, EvalError> {
+    let (timed, rest) = rows.split_at(count.min(rows.len()));
+    for subject in [subject, untouched] {
+        if let Some(row) = rest.first() {
+            seconds(subject, row).await?;
+        }
     }
-    let since = Instant::now();
-    for row in rows {
-        subject.reply(user(&row.question)).await?;
+    let (mut all, mut beyond) = (Vec::new(), Vec::new());
+    for (at, row) in timed.iter().enumerate() {
+        let (own, other) = if at % 2 == 0 {
+            let own = seconds(subject, row).await?;
+            (own, seconds(untouched, row).await?)
+        } else {
+            let other = seconds(untouched, row).await?;
+            (seconds(subject, row).await?, other)
+        };
+        all.push(own);
+        beyond.push(own - other);
     }
-    Ok(since.elapsed().as_secs_f64() / rows.len() as f64)
+    let time = || RequestTime { seconds: median(&all), beyond: median(&beyond) };
+    Ok((!timed.is_empty()).then(time))
 }
 
 #[cfg(test)]
@@ -323,7 +344,23 @@ mod tests {
         near(asked.probability, 0.0);
         assert!(asked.fluency > 0.0);
         assert_eq!(right_values(subject, &[row]).await.unwrap(), [true]);
-        assert!(request_seconds(subject, &[], 3).await.unwrap().is_nan());
+        assert_eq!(request_seconds(subject, subject, &[], 3).await.unwrap(), None);
+    }
+
+    /// Three of five rows are timed, and a fourth beforehand.
+    #[tokio::test]
+    async fn requests_are_timed_beside_their_like() {
+        let (own, other) = (Scripted::new(["Oslo."]), Scripted::new(["Turin."]));
+        let rows: Vec<Row> =
+            (0..5).map(|at| row(&format!("Where was {at}?"), "In Turin.", "Turin", &[])).collect();
+        let of = |backend| Subject { backend, model: "scripted" };
+        let time = request_seconds(of(&own), of(&other), &rows, 3).await.unwrap().unwrap();
+        assert!(time.seconds > 0.0 && time.beyond.is_finite());
+        for backend in [&own, &other] {
+            let asked: Vec<String> =
+                backend.seen().iter().map(|it| it.input.texts()[0].to_owned()).collect();
+            assert_eq!(asked, ["Where was 3?", "Where was 0?", "Where was 1?", "Where was 2?"]);
+        }
     }
 
     #[test]

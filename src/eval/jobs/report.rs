@@ -215,7 +215,10 @@ impl Report {
                 number(1e3 * cost.other_overhead, 2),
             ]
         }));
-        Table { title: "Cost (requests: beyond the untouched model)", rows }
+        Table {
+            title: "Cost (requests: median beyond the same request to the untouched model)",
+            rows,
+        }
     }
 
     fn attacks(&self) -> Table {

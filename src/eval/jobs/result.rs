@@ -179,12 +179,21 @@ pub struct Timing {
     pub train_seconds: Option<f64>,
     /// Seconds of measuring and attacking.
     pub measure_seconds: f64,
-    /// Mean seconds of a request about the topic, one at a time.
-    pub forget_request_seconds: Option<f64>,
-    /// Mean seconds of another request, one at a time.
-    pub other_request_seconds: Option<f64>,
+    /// Requests about the topic.
+    pub forget_requests: Option<RequestTime>,
+    /// Other requests.
+    pub other_requests: Option<RequestTime>,
     /// Largest resident memory of the process during the point, in bytes.
     pub peak_bytes: Option<u64>,
+}
+
+/// How long a request takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct RequestTime {
+    /// Median seconds.
+    pub seconds: f64,
+    /// Median of the seconds beyond the same request to the untouched model.
+    pub beyond: f64,
 }
 
 /// How a point ended.

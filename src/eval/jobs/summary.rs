@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::grid::{Bound, Kind};
 use super::intervals::{Estimate, crossed, utility, utility_gain, wilson};
-use super::result::{Asked, Count, Found, Measured, PointResult, Status, Timing, Training, number};
+use super::result::{
+    Asked, Count, Found, Measured, PointResult, RequestTime, Status, Timing, Training, number,
+};
 use crate::eval::metrics::membership::privleak;
 use crate::stats::{auc, ks_two_sample, mean, median};
 
@@ -303,7 +305,7 @@ fn line(points: &[&PointResult], beside: Beside<'_>) -> Line {
         whitebox: whitebox_lines(&all),
         cosine_forget: cosines(|it| it.representation.clone().unwrap_or_default().forget),
         cosine_retain: cosines(|it| it.representation.clone().unwrap_or_default().retain),
-        cost: cost(points, beside.untouched),
+        cost: cost(points),
         log_ratios,
     }
 }
@@ -352,13 +354,12 @@ fn whitebox_lines(all: &[&Measured]) -> Vec<WhiteboxLine> {
     lines
 }
 
-fn cost(points: &[&PointResult], untouched: Option<&PointResult>) -> Cost {
+fn cost(points: &[&PointResult]) -> Cost {
     let training = |of: fn(&Training) -> Option<f64>| {
         mean_of(points.iter().map(|it| it.training.as_ref().and_then(of)))
     };
-    let timing = |of: fn(&Timing) -> Option<f64>| {
-        let base = untouched.and_then(|it| of(&it.timing)).unwrap_or(f64::NAN);
-        mean_of(points.iter().map(|it| of(&it.timing))) - base
+    let beyond = |of: fn(&Timing) -> Option<RequestTime>| {
+        mean_of(points.iter().map(|it| of(&it.timing).map(|it| it.beyond)))
     };
     Cost {
         train_seconds: mean_of(points.iter().map(|it| it.timing.train_seconds)),
@@ -366,8 +367,8 @@ fn cost(points: &[&PointResult], untouched: Option<&PointResult>) -> Cost {
         flops: training(|it| it.flops),
         samples: training(|it| it.samples.map(|it| it as f64)),
         peak_bytes: mean_of(points.iter().map(|it| it.timing.peak_bytes.map(|it| it as f64))),
-        forget_overhead: timing(|it| it.forget_request_seconds),
-        other_overhead: timing(|it| it.other_request_seconds),
+        forget_overhead: beyond(|it| it.forget_requests),
+        other_overhead: beyond(|it| it.other_requests),
     }
 }
 
@@ -384,13 +385,12 @@ pub(crate) mod tests {
         };
         let mut untouched = point("untouched", Kind::Bound, 1, rows(2, -3.0));
         untouched.bound = Some(Bound::Untouched);
-        untouched.timing.forget_request_seconds = Some(0.1);
         let mut gold = point("gold", Kind::Bound, 1, rows(0, 0.0));
         gold.bound = Some(Bound::Gold);
         let mut found = vec![untouched, gold];
         for (seed, right) in [(1, 1), (2, 0)] {
             let mut npo = point("npo", Kind::Unlearn, seed, rows(right, 0.005));
-            npo.timing.forget_request_seconds = Some(0.15);
+            npo.timing.forget_requests = Some(RequestTime { seconds: 0.15, beyond: 0.05 });
             npo.training = Some(Training { steps: Some(10 * seed), ..Training::default() });
             let measured = npo.measured.as_mut().unwrap();
             measured.attacks = vec![Attacked {

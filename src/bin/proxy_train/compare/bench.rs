@@ -227,12 +227,13 @@ impl<'a> Bench<'a> {
 
     fn time(&self, backend: &dyn Backend, result: &mut PointResult) -> anyhow::Result<()> {
         let subject = Subject { backend, model: MODEL };
-        let count = self.job.limits.timed;
-        let of =
-            |rows: &[Row]| self.runtime.block_on(measure::request_seconds(subject, rows, count));
-        let (forget, others) = (of(&self.material.forget)?, of(&self.material.hard)?);
-        result.timing.forget_request_seconds = Some(forget);
-        result.timing.other_request_seconds = Some(others);
+        let untouched = Subject { backend: self.untouched.as_ref(), model: MODEL };
+        let of = |rows: &[Row]| {
+            let count = self.job.limits.timed;
+            self.runtime.block_on(measure::request_seconds(subject, untouched, rows, count))
+        };
+        result.timing.forget_requests = of(&self.material.forget)?;
+        result.timing.other_requests = of(&self.material.hard)?;
         Ok(())
     }
 
