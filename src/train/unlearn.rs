@@ -167,7 +167,7 @@ impl UnlearnJob {
         let student = Student::new(&reference, self.lora, self.seed, trains)?;
         let mut record =
             self.record(&source, &parameters, method.as_ref(), (&reference, &student))?;
-        self.descend(&mut record, &source, &tokenizer, method.as_ref(), (&reference, &student))?;
+        self.descend(&mut record, &source, &tokenizer, method.as_ref(), (reference, &student))?;
         if let Some((all, tokens)) = located {
             record.located = Some(all);
             record.counters.tokens += tokens;
@@ -242,7 +242,7 @@ impl UnlearnJob {
         source: &Source,
         tokenizer: &Tokenizer,
         method: &dyn Method,
-        (reference, student): (&Decoder, &Student),
+        (reference, student): (Decoder, &Student),
     ) -> Result<(), TrainError> {
         let needs = method.needs();
         let kind = needs.answers.map(|it| it.0);
@@ -262,7 +262,6 @@ impl UnlearnJob {
         }
         let outcome = Descent {
             method,
-            reference,
             material: &material,
             draws: &draws,
             schedule: Schedule {
@@ -282,7 +281,7 @@ impl UnlearnJob {
             every: Duration::from_secs(60),
             plan: self.plan(),
         }
-        .run(student)?;
+        .run(student, reference)?;
         record.counters = outcome.counters;
         record.flops = outcome.counters.flops(record.weights);
         record.loss = outcome.loss;

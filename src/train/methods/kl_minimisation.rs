@@ -7,7 +7,7 @@
 use candle_core::Result;
 
 use super::gradient_ascent::ascent;
-use super::{Built, Entry, Loss, Method, Parameters, published};
+use super::{Built, Entry, Loss, Method, Needs, Parameters, published};
 use crate::engine::model_config::ModelConfig;
 use crate::train::unlearn::step::Step;
 use crate::train::unlearn::terms::divergence;
@@ -34,10 +34,14 @@ fn build(parameters: &Parameters, _: &ModelConfig, _: u64) -> Built {
 }
 
 impl Method for KlMinimisation {
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
+    }
+
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let forget = ascent(&step.model.nll(&step.forget.batch)?)?;
         let retain = &step.retain.batch;
-        let reference = step.reference.all_logits(retain)?;
+        let reference = step.reference()?.all_logits(retain)?;
         let kl = divergence(&step.model.all_logits(retain)?, &reference, 1.0)?;
         Loss::weighted((self.forget, forget), Some((self.kl, kl)))
     }

@@ -59,14 +59,15 @@ impl Llmu {
 
 impl Method for Llmu {
     fn needs(&self) -> Needs {
-        Needs { answers: Some((Answers::Retained, self.answers)), ..Needs::default() }
+        let answers = Some((Answers::Retained, self.answers));
+        Needs { answers, reference: true, ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let means =
             |rows: &Rows| sequence_means(&step.model.nll(&rows.batch)?, &rows.batch.label_counts);
         let retain = &step.retain.batch;
-        let reference = step.reference.all_logits(retain)?;
+        let reference = step.reference()?.all_logits(retain)?;
         let normal = divergence(&step.model.all_logits(retain)?, &reference, 1.0)?;
         self.total(&means(step.forget)?, &means(step.answers)?, &normal)
     }

@@ -173,6 +173,9 @@ pub struct Needs {
     /// The losses of forget rows and answers under the reference
     /// ([`Rows::reference_nll`](crate::train::unlearn::step::Rows)).
     pub reference_nll: bool,
+    /// The model as it was, beside every step ([`Step::reference`]); without it that model is given up
+    /// after what is computed beforehand, and its memory with it.
+    pub reference: bool,
     /// Other labels of forget rows ([`Rows::offset_labels`](crate::train::unlearn::step::Rows)).
     pub offset_labels: Option<OffsetLabels>,
 }

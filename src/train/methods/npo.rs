@@ -54,7 +54,7 @@ pub fn npo(nll_sums: &Tensor, reference_sums: &Tensor, beta: f64) -> Result<Tens
 
 impl Method for Npo {
     fn needs(&self) -> Needs {
-        Needs { reference_nll: true, ..Needs::default() }
+        Needs { reference_nll: true, reference: self.kl != 0.0, ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
@@ -64,7 +64,7 @@ impl Method for Npo {
         let mut loss = Loss::weighted((self.forget, forget), step.retain_nll(self.retain)?)?;
         if self.kl != 0.0 {
             let retain = &step.retain.batch;
-            let reference = step.reference.all_logits(retain)?;
+            let reference = step.reference()?.all_logits(retain)?;
             let kl = divergence(&step.model.all_logits(retain)?, &reference, 1.0)?;
             loss.total = (loss.total + (&kl * self.kl)?)?;
             loss.retain = loss.retain.or(Some(kl));

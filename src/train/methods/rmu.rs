@@ -6,7 +6,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Built, Entry, Loss, Method, Parameters, open, published};
+use super::{Built, Entry, Loss, Method, Needs, Parameters, open, published};
 use crate::engine::model_config::ModelConfig;
 use crate::seed::Stream;
 use crate::train::unlearn::step::Step;
@@ -38,7 +38,7 @@ impl Rmu {
         let draws: Vec<f64> = (0..forget.dim(1)?).map(|_| stream.uniform()).collect();
         let target = Tensor::new(steering_vector(&draws, self.steering), forget.device())?;
         let retain = step.model.hidden(&step.retain.batch, self.layer)?;
-        let before = step.reference.hidden(&step.retain.batch, self.layer)?;
+        let before = step.reference()?.hidden(&step.retain.batch, self.layer)?;
         Loss::weighted(
             (1.0, squared_distance(forget, &target)?),
             Some((self.alpha, squared_distance(&retain, &before)?)),
@@ -80,6 +80,10 @@ impl Method for Rmu {
         let Some((layer, "down")) = weight.split_once('.') else { return false };
         let trained = self.layer.saturating_sub(2)..=self.layer;
         layer.parse::<usize>().is_ok_and(|it| trained.contains(&it))
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
     }
 
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {

@@ -8,7 +8,7 @@ use candle_core::Result;
 
 use super::ga_lat::adversary;
 use super::rmu::Rmu;
-use super::{Built, Entry, Loss, Method, Parameters, open, published};
+use super::{Built, Entry, Loss, Method, Needs, Parameters, open, published};
 use crate::engine::model_config::ModelConfig;
 use crate::train::unlearn::adversary::Adversary;
 use crate::train::unlearn::step::Step;
@@ -50,6 +50,10 @@ impl Method for RmuLat {
         self.rmu.trains(weight)
     }
 
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
+    }
+
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let batch = &step.forget.batch;
         let forget = self.adversary.disturbed(&step.model, batch, self.rmu.layer)?;
@@ -85,7 +89,7 @@ mod tests {
             let method = (entry.build)(&parameters, &tiny_config(), 9).unwrap();
             let step = Step {
                 model: Pass::new(&model),
-                reference: Pass::new(&reference),
+                reference: Some(Pass::new(&reference)),
                 epoch: 0,
                 carried: 0.0,
                 forget: &forget,

@@ -6,7 +6,7 @@
 
 use candle_core::Result;
 
-use super::{Built, Entry, Loss, Method, Parameters, published};
+use super::{Built, Entry, Loss, Method, Needs, Parameters, published};
 use crate::data::Batch;
 use crate::engine::model_config::ModelConfig;
 use crate::train::unlearn::step::Step;
@@ -51,9 +51,13 @@ impl Scrub {
 }
 
 impl Method for Scrub {
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
+    }
+
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let from_reference = |batch: &Batch| {
-            let reference = step.reference.logits(batch)?;
+            let reference = step.reference()?.logits(batch)?;
             divergence(&step.model.logits(batch)?, &reference, self.temperature)
         };
         if self.rises(step.epoch) {

@@ -161,7 +161,7 @@ mod tests {
         let rows = |it: &[(Vec<u32>, Vec<bool>)]| Rows { batch: Batch::of(it), ..Rows::default() };
         let step = Step {
             model: Pass::new(&model.decoder),
-            reference: Pass::new(&model.decoder),
+            reference: None,
             epoch: 0,
             carried: 0.0,
             forget: &rows(&sequences),

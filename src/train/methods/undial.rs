@@ -5,7 +5,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Built, Entry, Loss, Method, Parameters, published};
+use super::{Built, Entry, Loss, Method, Needs, Parameters, published};
 use crate::engine::model_config::ModelConfig;
 use crate::train::unlearn::step::Step;
 use crate::train::unlearn::terms::{shift_labels, soft_cross_entropy};
@@ -46,9 +46,13 @@ pub fn undial(logits: &Tensor, reference: &Tensor, labels: &[u32], beta: f64) ->
 }
 
 impl Method for Undial {
+    fn needs(&self) -> Needs {
+        Needs { reference: true, ..Needs::default() }
+    }
+
     fn loss(&self, step: &Step<'_>) -> Result<Loss> {
         let batch = &step.forget.batch;
-        let reference = step.reference.logits(batch)?;
+        let reference = step.reference()?.logits(batch)?;
         let forget = undial(&step.model.logits(batch)?, &reference, &batch.labels, self.beta)?;
         Loss::weighted((self.forget, forget), step.retain_nll(self.retain)?)
     }

@@ -68,8 +68,6 @@ struct State {
 pub struct Descent<'a> {
     /// The objective.
     pub method: &'a dyn Method,
-    /// The model as it was, which stays as it is.
-    pub reference: &'a Decoder,
     /// What is trained on.
     pub material: &'a Material,
     /// The steps.
@@ -109,13 +107,13 @@ fn value(tensor: &Tensor) -> Result<f32, TrainError> {
 }
 
 impl Descent<'_> {
-    /// Trains `student` to the end of the draws. Interrupted and started again, it ends with the very
-    /// weights that it would have ended with.
+    /// Trains `student` to the end of the draws, beside `reference`, the model as it was. Interrupted and
+    /// started again, it ends with the very weights that it would have ended with.
     ///
     /// # Errors
     ///
     /// [`TrainError`]; after [`TrainError::Diverged`] the last checkpoint is good.
-    pub fn run(&self, student: &Student) -> Result<Outcome, TrainError> {
+    pub fn run(&self, student: &Student, reference: Decoder) -> Result<Outcome, TrainError> {
         let vars = student.vars().iter().map(|it| it.1.clone()).collect();
         // The constants of AdamW in the published runs.
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
@@ -125,7 +123,8 @@ impl Descent<'_> {
         let mut outcome = saved.unwrap_or_else(|| self.fresh());
         let (start, before) = (Instant::now(), outcome.counters.seconds);
         let mut counted = outcome.counters;
-        let prepared = self.prepare(&mut counted)?;
+        let prepared = self.prepare(&reference, &mut counted)?;
+        let reference = self.method.needs().reference.then_some(reference);
         if !again {
             // A run that goes on has counted it already.
             outcome.counters = counted;
@@ -136,7 +135,8 @@ impl Descent<'_> {
             if outcome.stopped {
                 break;
             }
-            let values = self.step(student, &mut optimiser, draw, &prepared, &mut outcome)?;
+            let beside = (reference.as_ref(), &prepared);
+            let values = self.step(student, &mut optimiser, draw, beside, &mut outcome)?;
             outcome.counters.seconds = before + start.elapsed().as_secs_f64();
             report(&bar, &values);
             if saved.elapsed() >= self.every {
@@ -154,14 +154,14 @@ impl Descent<'_> {
         student: &Student,
         optimiser: &mut AdamW,
         draw: &Draw,
-        prepared: &Prepared,
+        (reference, prepared): (Option<&Decoder>, &Prepared),
         outcome: &mut Outcome,
     ) -> Result<Values, TrainError> {
         let [forget, answers, retain] = self.rows(draw, prepared);
         let decoder = student.decoder()?;
         let step = Step {
             model: Pass::new(&decoder),
-            reference: Pass::new(self.reference),
+            reference: reference.map(Pass::new),
             epoch: draw.epoch,
             carried: outcome.carried,
             forget: &forget,
@@ -189,7 +189,7 @@ impl Descent<'_> {
         outcome.counters.steps += 1;
         outcome.counters.samples += draw.forget.len() as u64;
         outcome.counters.tokens += step.model.tokens();
-        outcome.counters.reference_tokens += step.reference.tokens();
+        outcome.counters.reference_tokens += step.reference.as_ref().map_or(0, Pass::tokens);
         outcome.loss = values.total;
         outcome.stopped = values.forget.is_some_and(|it| self.method.done(it));
         if let Some(retain) = values.retain {
@@ -217,11 +217,15 @@ impl Descent<'_> {
     }
 
     /// What the method wants computed before its first step.
-    fn prepare(&self, counters: &mut Counters) -> Result<Prepared, TrainError> {
+    fn prepare(
+        &self,
+        reference: &Decoder,
+        counters: &mut Counters,
+    ) -> Result<Prepared, TrainError> {
         let needs = self.method.needs();
         let mut prepared = Prepared::default();
         if needs.reference_nll {
-            let pass = Pass::new(self.reference);
+            let pass = Pass::new(reference);
             // Every sequence by itself, so that its loss does not depend on what is beside it.
             let nll = |tokens: &Tokens| {
                 value(&pass.nll(&Batch::of(std::slice::from_ref(tokens)))?.sum_all()?)
@@ -233,7 +237,7 @@ impl Descent<'_> {
             counters.reference_tokens += pass.tokens();
         }
         if let Some(wanted) = needs.offset_labels {
-            prepared.offset_labels = self.offset_labels(wanted, counters)?;
+            prepared.offset_labels = self.offset_labels(wanted, reference, counters)?;
         }
         Ok(prepared)
     }

@@ -13,6 +13,7 @@ use super::rows::Tokens;
 use super::step::{Pass, Step};
 use super::student::Student;
 use crate::data::Batch;
+use crate::engine::decoder::Decoder;
 use crate::engine::tokenizer::Tokenizer;
 use crate::train::fit::{Schedule, TrainError};
 use crate::train::methods::{Loss, Method, OffsetLabels};
@@ -188,11 +189,12 @@ impl Descent<'_> {
     pub(super) fn offset_labels(
         &self,
         wanted: OffsetLabels,
+        reference: &Decoder,
         counters: &mut Counters,
     ) -> Result<Vec<Vec<Option<u32>>>, TrainError> {
         let plan = Plan { epochs: wanted.epochs, ..self.plan };
         let draws = plan.draws(self.material.forget.len(), 1, 0, |_| 0);
-        let reinforced = Student::new(self.reference, None, plan.seed, |_| true)?;
+        let reinforced = Student::new(reference, None, plan.seed, |_| true)?;
         let outcome = Descent {
             method: &Reinforcing,
             draws: &draws,
@@ -206,9 +208,9 @@ impl Descent<'_> {
             identity: String::new(),
             ..*self
         }
-        .run(&reinforced)?;
+        .run(&reinforced, reference.clone())?;
         let decoder = reinforced.decoder()?;
-        let (base, reinforced) = (Pass::new(self.reference), Pass::new(&decoder));
+        let (base, reinforced) = (Pass::new(reference), Pass::new(&decoder));
         let logits = |pass: &Pass<'_>, tokens: &Tokens| -> Result<Vec<Vec<f32>>, TrainError> {
             Ok(pass.logits(&Batch::of(std::slice::from_ref(tokens)))?.to_vec2()?)
         };

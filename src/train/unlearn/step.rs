@@ -193,8 +193,8 @@ impl<'a> Pass<'a> {
 pub struct Step<'a> {
     /// The model in training, differentiable.
     pub model: Pass<'a>,
-    /// The model as it was before training, without gradients.
-    pub reference: Pass<'a>,
+    /// The model as it was before training, without gradients, when the method asked for it.
+    pub reference: Option<Pass<'a>>,
     /// Passes over the forget set before this one.
     pub epoch: usize,
     /// What [`Method::carry`](crate::train::methods::Method::carry) returned last.
@@ -207,7 +207,19 @@ pub struct Step<'a> {
     pub retain: &'a Rows,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    /// The model as it was before training.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] when the method did not ask for it.
+    pub fn reference(&self) -> Result<&Pass<'a>> {
+        match &self.reference {
+            Some(reference) => Ok(reference),
+            None => candle_core::bail!("the method did not ask for the model as it was"),
+        }
+    }
+
     /// `weight` and the mean loss of the retain rows over all their labels; nothing for weight 0.
     ///
     /// # Errors

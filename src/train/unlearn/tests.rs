@@ -83,7 +83,6 @@ fn descend_saving(
     let steps = (PLAN.epochs * PLAN.steps_per_epoch(ROWS)) as u64;
     let descent = Descent {
         method,
-        reference: &reference,
         material: &material(),
         draws,
         schedule: Schedule { steps, tokens_per_step: 0, peak: 1e-3, warmup: 3, floor: 0.0 },
@@ -92,7 +91,7 @@ fn descend_saving(
         every,
         plan: PLAN,
     };
-    descent.run(student)
+    descent.run(student, reference)
 }
 
 fn student(method: &dyn Method, lora: Option<LoraSettings>) -> Student {
@@ -151,7 +150,7 @@ fn every_variable_gets_a_gradient_that_is_not_zero() {
         for epoch in [0, 1] {
             let step = Step {
                 model: Pass::new(&decoder),
-                reference: Pass::new(&reference),
+                reference: method.needs().reference.then(|| Pass::new(&reference)),
                 epoch,
                 carried: method.start(),
                 forget: &forget,
@@ -332,7 +331,6 @@ fn offset_labels_are_what_somebody_else_would_be_told() {
     (wanted.epochs, wanted.learning_rate) = (1, 1e-4);
     let descent = Descent {
         method: method.as_ref(),
-        reference: &reference,
         material: &material,
         draws: &[],
         schedule: Schedule { steps: 1, tokens_per_step: 0, peak: 1e-4, warmup: 0, floor: 0.0 },
@@ -342,7 +340,7 @@ fn offset_labels_are_what_somebody_else_would_be_told() {
         plan: Plan { seed: 1, epochs: 1, batch: 10 },
     };
     let mut counters = Counters::default();
-    let labels = descent.offset_labels(wanted, &mut counters).unwrap();
+    let labels = descent.offset_labels(wanted, &reference, &mut counters).unwrap();
     assert!(counters.tokens > 0 && counters.reference_tokens > counters.tokens);
     let (mut kept, mut changed) = (0, 0);
     for (tokens, labels) in material.forget.iter().zip(&labels) {
@@ -357,5 +355,5 @@ fn offset_labels_are_what_somebody_else_would_be_told() {
         }
     }
     assert!(changed >= material.forget.len() && kept >= material.forget.len(), "{kept} {changed}");
-    assert_eq!(labels, descent.offset_labels(wanted, &mut counters).unwrap(), "seeded");
+    assert_eq!(labels, descent.offset_labels(wanted, &reference, &mut counters).unwrap(), "seeded");
 }
