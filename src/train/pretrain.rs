@@ -48,7 +48,7 @@ const fn schedule(steps: u64, tokens_per_step: usize, peak: f32, warmup: u64) ->
     Schedule { steps, tokens_per_step, peak, warmup, floor: 0.05 }
 }
 
-/// The recipe of the committed models: 1.4 M parameters. The warm-up of the skills is long because
+/// The recipe of the committed models: 1.5 M parameters. The warm-up of the skills is long because
 /// a learning rate of 2e-3 after 60 steps tears the initial circuit down before it is of use.
 pub const STANDARD: Recipe = Recipe {
     vocab: 2560,

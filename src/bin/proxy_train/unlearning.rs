@@ -11,7 +11,7 @@ use unlearn_proxy::train::unlearn::UnlearnJob;
 use unlearn_proxy::train::unlearn::locate::{Locate, Part};
 use unlearn_proxy::{
     detect,
-    eval::{attacks, metrics, whitebox},
+    eval::{attacks, jobs::file::METRICS, metrics, whitebox},
 };
 
 /// What a policy's `[[treatment]]` can be.
@@ -144,6 +144,7 @@ pub(crate) fn list() -> String {
             "Metrics in the open (measure)",
             metrics::METRICS.iter().map(|it| (it.name, it.about.to_owned())),
         ),
+        section("Metrics of jobs (compare)", METRICS.iter().map(|it| (it.0, it.1.to_owned()))),
         section(
             "Attacks on weights (whitebox --attack)",
             whitebox::ATTACKS.iter().map(|it| (it.name, it.about.to_owned())),
@@ -185,5 +186,6 @@ mod tests {
         assert!(list.contains("beta=0.1") && list.contains("eps=?"));
         assert!(list.contains("neighbours") && list.contains("base64"));
         assert!(list.contains("ssd") && list.contains("verbmem") && list.contains("logit_lens"));
+        assert!(list.contains("forget_quality"));
     }
 }
