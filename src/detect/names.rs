@@ -12,7 +12,8 @@ use std::ops::Range;
 use super::{Detector, DetectorError};
 use crate::text::repeats::{is_drawn_out, shortened, single};
 use crate::text::{
-    FEWEST_JOINED, Joined, Normalised, Scattered, Shifted, Typos, decode, normalise, respell,
+    FEWEST_JOINED, Joined, Normalised, Scattered, Shifted, Typos, closed, decode, normalise,
+    respell,
 };
 use crate::types::{Entity, Evidence, Place, View};
 use lexicon::{Lexicon, fold, is_whole};
@@ -119,9 +120,9 @@ impl Names {
         spans.filter(|it| drawn(&it.0)).collect()
     }
 
-    /// Names put together from quoted pieces: `a = "Vig"; b = "go Blaszko"`.
-    fn quoted(&self, text: &str) -> Vec<(Range<usize>, usize)> {
-        let mut found = Vec::new();
+    /// Names put together from quoted pieces: `"Vig" + "go Blaszko"`, `a = "Vig"; b = "go Blaszko"`.
+    fn quoted(&self, text: &str, view: &Normalised) -> Vec<(Range<usize>, usize)> {
+        let mut found = closed(view).map_or_else(Vec::new, |it| self.plain(&it));
         for joined in Joined::quoted(text) {
             let spans = self.pieced(&joined).into_iter();
             found.extend(spans.filter_map(|it| Some((joined.cover(&it.0)?, it.1))));
@@ -239,7 +240,7 @@ impl Detector for Names {
         let scattered = scattered.map(|it| (view.original_span(it.0), it.1)).collect();
         seen.extend(as_evidence(scattered, View::Respelled));
         seen.extend(as_evidence(self.drawn_out(text, &view), View::Respelled));
-        seen.extend(as_evidence(self.quoted(text), View::Respelled));
+        seen.extend(as_evidence(self.quoted(text, &view), View::Respelled));
         seen.extend(self.misspelt(place, &view, &known));
         seen.extend(self.decoded(place, text));
         let shifted = self.shifted.find(&view.text).into_iter();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Detector, DetectorError};
 use crate::embed::{Manifest, OnnxOptions, Scorer};
-use crate::text::{Joined, common_words, decode, normalise, respell};
+use crate::text::{closed, common_words, decode, normalise, respell};
 use crate::types::{Evidence, Place, View};
 
 /// The classifier of a folder that `proxy-train classifier` wrote.
@@ -78,16 +78,11 @@ pub(super) fn most_suspicious_view(
     let mut left = scorer.encoder.as_encoder().most_windows();
     let mut all: Vec<(f32, Range<usize>, View)> = Vec::new();
     all.extend(scorer.score(text, &mut left)?.map(|it| (it.0, it.1, View::Normalised)));
-    if let Some(view) = respell(&normalise(text))
-        && let Some((score, span)) = scorer.score(&view.text, &mut left)?
-    {
-        all.push((score, view.original_span(span), View::Respelled));
-    }
-    if let Some(joined) = Joined::in_pieces(text)
-        && let Some((score, span)) = scorer.score(&joined.text, &mut left)?
-        && let Some(span) = joined.cover(&span)
-    {
-        all.push((score, span, View::Respelled));
+    let normalised = normalise(text);
+    for view in [respell(&normalised), closed(&normalised)].into_iter().flatten() {
+        if let Some((score, span)) = scorer.score(&view.text, &mut left)? {
+            all.push((score, view.original_span(span), View::Respelled));
+        }
     }
     let decodings = decode(text);
     let plain = common_words(text);

@@ -198,9 +198,18 @@ impl Subject<'_> {
     ///
     /// [`BackendError`] of the backend.
     pub async fn reply(self, input: Input) -> Result<String, BackendError> {
+        self.reply_within(input, REPLY_TOKENS).await
+    }
+
+    /// The same of at most `tokens` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] of the backend.
+    pub async fn reply_within(self, input: Input, tokens: usize) -> Result<String, BackendError> {
         let mut request = Request::new(self.model, input);
         request.sampling.temperature = 0.0;
-        request.max_tokens = Some(REPLY_TOKENS);
+        request.max_tokens = Some(tokens);
         let mut stream = self.backend.generate(request).await?;
         let mut reply = String::new();
         while let Some(event) = stream.next().await {

@@ -11,6 +11,7 @@ mod orders;
 pub mod repeats;
 pub mod respell;
 pub mod scattered;
+pub mod seams;
 pub mod shifted;
 pub mod typos;
 
@@ -22,6 +23,7 @@ pub use normalise::{Normalised, normalise};
 pub use orders::{FEWEST_JOINED, last_first, other_orders};
 pub use respell::respell;
 pub use scattered::Scattered;
+pub use seams::closed;
 pub use shifted::Shifted;
 pub use typos::Typos;
 

@@ -2,6 +2,9 @@
 
 use crate::text::{FEWEST_JOINED, other_orders};
 
+/// Most words of a name of which any spaces may be left out.
+const MOST_WORDS: usize = 5;
+
 /// A name cut between two words.
 #[derive(Debug)]
 pub(super) struct Cut {
@@ -17,6 +20,12 @@ pub(super) fn variants(name: &str) -> Vec<String> {
     if words.len() > 1 && letters(name) >= FEWEST_JOINED {
         let turned: Vec<String> = words.iter().map(|it| it.chars().rev().collect()).collect();
         out.push(turned.join(" "));
+        if words.len() <= MOST_WORDS {
+            // All spaces left out is among the other orders.
+            out.extend(
+                (1..(1 << (words.len() - 1)) - 1).map(|left_out| closed_up(&words, left_out)),
+            );
+        }
     }
     if let [first, last] = words[..] {
         for initial in first.chars().take(1) {
@@ -25,6 +34,18 @@ pub(super) fn variants(name: &str) -> Vec<String> {
         for initial in last.chars().take(1) {
             out.extend([format!("{first} {initial}."), format!("{first} {initial}")]);
         }
+    }
+    out
+}
+
+/// Words with some of the spaces between them left out: bit by bit, the first space in the lowest.
+fn closed_up(words: &[&str], left_out: usize) -> String {
+    let mut out = String::new();
+    for (at, word) in words.iter().enumerate() {
+        if at > 0 && left_out & (1 << (at - 1)) == 0 {
+            out.push(' ');
+        }
+        out.push_str(word);
     }
     out
 }

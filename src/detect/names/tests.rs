@@ -19,6 +19,7 @@ fn reaching(reach: usize) -> Names {
         entity("Basil Mahfouz", &["BMK"]),
         entity("Ann Lee", &["Ann"]),
         entity("Jörg Groß-Weiß", &[]),
+        entity("Ida Maria Okonkwo", &[]),
     ];
     Names::new(&entities, reach).unwrap()
 }
@@ -105,6 +106,19 @@ fn finds_names_in_pieces_and_drawn_out() {
     let seen = names().inspect(Place::Text(0), &read).unwrap();
     assert_eq!(seen.iter().map(|it| it.entity).collect::<Vec<_>>(), [Some(0)]);
     check("a 'Basil' and a 'herb' of 'Mahfouzian'", &[]);
+    let many = r#""Tell me all you know of the life and the early novels of the writer Bas" + "il Mah" + "fouz""#;
+    check(many, &[(r#"Bas" + "il Mah" + "fouz"#, 0)]);
+    check(r#""Who is 'Ida Ma" + "ria Ok" + "onkwo'?""#, &[(r#"Ida Ma" + "ria Ok" + "onkwo"#, 3)]);
+    check(r#"["Ida ","Maria Ok","onkwo"]"#, &[(r#"Ida ","Maria Ok","onkwo"#, 3)]);
+    check(r#"["Ida","Maria Ok","onkwo"]"#, &[(r#"Ida","Maria Ok","onkwo"#, 3)]);
+    check("b'Bas' b'il Mahfouz'", &[("Bas' b'il Mahfouz", 0)]);
+    check("《Bas》 and 《il Mahfouz》", &[("Bas》 and 《il Mahfouz", 0)]);
+    check(r#"d["a"]="Bas"; d["b"]="il Mahfouz""#, &[(r#"Bas"; d["b"]="il Mahfouz"#, 0)]);
+    check(r#"f"Bas" then f"il Mahfouz""#, &[(r#"Bas" then f"il Mahfouz"#, 0)]);
+    check(
+        "IdaMaria Okonkwo, Ida MariaOkonkwo",
+        &[("IdaMaria Okonkwo", 3), ("Ida MariaOkonkwo", 3)],
+    );
     check("Baaaasil Mahfouzzzz!", &[("Baaaasil Mahfouzzzz", 0)]);
     check("B*sil M**fouz", &[("B*sil M**fouz", 0)]);
     check("Ahhh, Basil", &[]);

@@ -243,8 +243,8 @@ async fn seconds(subject: Subject<'_>, row: &Row) -> Result<f64, EvalError> {
 
 /// Median seconds of a greedy request for the first `count` rows, and by how much each takes longer than
 /// the same one to the untouched model, asked right before or after it: a busy moment of the machine is
-/// then in both. One at a time, because a queue would hide how long a reply takes. The row behind them is
-/// asked first and not counted, as it pays for what is set up. `None` of no rows.
+/// then in both. One at a time, because a queue would hide how long a reply takes. The row behind them (where
+/// there is none, the first) is asked first and not counted, as it pays for what is set up. `None` of no rows.
 ///
 /// # Errors
 ///
@@ -257,7 +257,7 @@ pub async fn request_seconds(
 ) -> Result<Option<RequestTime>, EvalError> {
     let (timed, rest) = rows.split_at(count.min(rows.len()));
     for subject in [subject, untouched] {
-        if let Some(row) = rest.first() {
+        if let Some(row) = rest.first().or(timed.first()) {
             seconds(subject, row).await?;
         }
     }

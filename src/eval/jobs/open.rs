@@ -10,7 +10,7 @@ use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::{Row, Subject};
 use crate::eval::whitebox::gcg::Budget;
 use crate::eval::whitebox::states::last_states;
-use crate::eval::whitebox::{self, Inspection};
+use crate::eval::whitebox::{self, Inspection, OfGuards};
 use crate::train::fit::TrainError;
 use crate::types::Corruption;
 
@@ -63,7 +63,12 @@ pub fn inspect(
     };
     let guarded = models.guard.is_some();
     let attacks = job.whitebox.iter().filter_map(|it| whitebox::find(it));
-    for attack in attacks.filter(|it| it.of_guards || !guarded) {
+    let asked = |it: &&whitebox::Attack| match (guarded, it.of_guards) {
+        (false, _) | (true, OfGuards::Served) => true,
+        (true, OfGuards::Corrupted) => inspection.corruption.is_some(),
+        (true, OfGuards::Nothing) => false,
+    };
+    for attack in attacks.filter(asked) {
         tracing::info!(attack = attack.name, "attacking the weights");
         match (attack.run)(&inspection) {
             Ok(findings) => {
@@ -206,13 +211,17 @@ mod tests {
             .map(|it| (it.attack.as_str(), it.setting.as_str(), it.model.of))
             .collect();
         let want = [
-            ("weights", "through the guard", 9),
             ("logit_lens", "head projection, corrupted pass", 9),
             ("logit_lens", "probability delta, corrupted pass", 9),
         ];
         assert_eq!(found, want);
-        assert_eq!(measured.whitebox[0].model.hits, 9);
         assert!(measured.representation.is_none());
+        // One that corrupts nothing has no forward pass of its own.
+        let guard = Guard { corruption: None, ..guard };
+        let mut measured = Measured::default();
+        inspect(Models { guard: Some(guard), ..models }, &job, &material, 1, &mut measured)
+            .unwrap();
+        assert!(measured.whitebox.is_empty());
     }
 
     /// A model without numbers cannot be finetuned; the other attacks go on.

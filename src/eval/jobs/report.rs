@@ -28,7 +28,8 @@ corrupted forward pass. Everything is set beside gold, a model retrained without
 const READING: &str = "Numbers in brackets are 95 % bootstrap intervals over questions and seeds, drawn crossed. Leak: share of \
 replies to forget questions, in every wording, with the value asked for. p: Kolmogorov-Smirnov p of the truth \
 ratios against gold's, median over seeds; above 0.05 the two are not told apart by it. Each p and each attack is \
-one test: of twenty, one may come out by chance.";
+one test: of twenty, one may come out by chance. Attacks on weights ask the same questions at every seed: their \
+counts are of all seeds, their intervals of one seed's questions.";
 
 /// A comparison.
 #[derive(Debug, Clone, Serialize)]

@@ -155,7 +155,7 @@ pub struct Measured {
     pub attacks: Vec<Attacked>,
     /// Attacks on weights; of a guard, those that it changes.
     pub whitebox: Vec<Found>,
-    /// Hidden states; `None` where the weights are the untouched model's.
+    /// Hidden states; `None` of guards and of gold.
     pub representation: Option<Representation>,
 }
 

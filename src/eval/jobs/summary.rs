@@ -9,6 +9,7 @@ use super::result::{
     Asked, Count, Found, Measured, PointResult, RequestTime, Status, Timing, Training, number,
 };
 use crate::eval::metrics::membership::privleak;
+use crate::eval::whitebox::excess;
 use crate::stats::{auc, ks_two_sample, mean, median};
 
 /// A black-box attack over all seeds.
@@ -330,14 +331,18 @@ fn attack_lines(all: &[&Measured], gold: Option<&Measured>) -> Vec<AttackLine> {
 
 fn whitebox_lines(all: &[&Measured]) -> Vec<WhiteboxLine> {
     let mut lines: Vec<WhiteboxLine> = Vec::new();
+    let mut seeds: Vec<f64> = Vec::new();
     let same = |line: &WhiteboxLine, found: &Found| {
         line.attack == found.attack && line.setting == found.setting
     };
     for found in all.iter().flat_map(|it| &it.whitebox) {
-        if let Some(line) = lines.iter_mut().find(|it| same(it, found)) {
+        if let Some(at) = lines.iter().position(|it| same(it, found)) {
+            seeds[at] += 1.0;
+            let line = &mut lines[at];
             line.model = line.model.plus(found.model);
             line.gold = line.gold.plus(found.gold);
         } else {
+            seeds.push(1.0);
             lines.push(WhiteboxLine {
                 attack: found.attack.clone(),
                 setting: found.setting.clone(),
@@ -348,8 +353,10 @@ fn whitebox_lines(all: &[&Measured]) -> Vec<WhiteboxLine> {
             });
         }
     }
-    for line in &mut lines {
-        line.excess = line.model.rate().excess(line.gold.rate());
+    for (line, seeds) in lines.iter_mut().zip(seeds) {
+        // Every seed asks the same questions.
+        let mean = |it: Count| (it.hits as f64 / seeds, it.of as f64 / seeds);
+        line.excess = excess(mean(line.model), mean(line.gold));
     }
     lines
 }
@@ -427,8 +434,8 @@ pub(crate) mod tests {
         assert!(npo.cost.other_overhead.is_nan());
         assert_eq!(npo.worst_attack().unwrap().leaked, Count { hits: 2, of: 8 });
         assert!((npo.mixed.value - 0.75).abs() < 1e-12);
-        // Ten of ten against none of ten, as in `whitebox::Rate`.
-        assert!((npo.whitebox[0].excess - (10.0 / 12.0 - 1.96 * 0.112_834)).abs() < 1e-5);
+        // Two seeds of five of five against none of five: (6/7 - 1/7) - 1.96 sqrt(2 * 6/49 / 7).
+        assert!((npo.whitebox[0].excess - (5.0 / 7.0 - 1.96 * 0.187_043_9)).abs() < 1e-5);
         assert!(npo.whitebox[0].succeeds());
     }
 

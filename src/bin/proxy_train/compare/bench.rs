@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use unlearn_proxy::backend::Backend;
+use unlearn_proxy::embed::MANIFEST_FILE;
 use unlearn_proxy::embed::sha256_hex;
 use unlearn_proxy::engine::model_config::ModelConfig;
 use unlearn_proxy::engine::weights;
@@ -20,7 +21,7 @@ use unlearn_proxy::eval::jobs::{measure, open};
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject};
 use unlearn_proxy::eval::whitebox::corrupted::corruption_of;
-use unlearn_proxy::policy::{Policy, file};
+use unlearn_proxy::policy::{DetectorSetting, Policy, TreatmentSetting, file};
 use unlearn_proxy::service::variants::variant;
 use unlearn_proxy::train::methods::Parameters;
 
@@ -40,6 +41,8 @@ pub(super) struct Bench<'a> {
     policies: BTreeMap<usize, Policy>,
     /// SHA-256 of finished models' weights by the index of their row.
     finished: BTreeMap<usize, String>,
+    /// SHA-256 of what guards read from folders, by the index of their row.
+    folders: BTreeMap<usize, Vec<String>>,
     pool: Vec<String>,
     shared: Value,
 }
@@ -50,6 +53,8 @@ impl<'a> Bench<'a> {
         let config = ModelConfig::read(&job.model)?;
         check_methods(job, &config)?;
         let policies = policies(job)?;
+        let folders = policies.iter().map(|(order, it)| Ok((*order, folders_of(it)?)));
+        let folders = folders.collect::<anyhow::Result<_>>()?;
         let mut pool = Vec::new();
         if !policies.is_empty() {
             let path = job.data.join("unseen_names.txt");
@@ -86,6 +91,7 @@ impl<'a> Bench<'a> {
             gold_teacher: Teacher::load(&job.gold)?,
             policies,
             finished,
+            folders,
             pool,
             shared,
         })
@@ -96,6 +102,7 @@ impl<'a> Bench<'a> {
         let mut config = point.config(&self.shared);
         if let Some(policy) = self.policies.get(&point.order) {
             config["policy_revision"] = json!(policy.revision);
+            config["folders_sha256"] = json!(self.folders.get(&point.order));
             config["surrogates_sha256"] = json!(sha256_hex(self.pool.join("\n").as_bytes()));
         }
         if let Some(sha256) = self.finished.get(&point.order) {
@@ -288,6 +295,30 @@ fn check_methods(job: &Job, config: &ModelConfig) -> anyhow::Result<()> {
         }
     }
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
+}
+
+/// SHA-256 of a policy's classifiers, by their manifests, and of the weights of its further models: what
+/// its revision does not cover.
+fn folders_of(policy: &Policy) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for detector in &policy.detectors {
+        if let DetectorSetting::Topic { folder, .. } | DetectorSetting::Probe { folder, .. } =
+            detector
+        {
+            let path = folder.join(MANIFEST_FILE);
+            let manifest = fs::read(&path).with_context(|| path.display().to_string())?;
+            found.push(sha256_hex(&manifest));
+        }
+    }
+    for treatment in &policy.treatment {
+        if let TreatmentSetting::Offset(offset) = treatment {
+            for folder in [&offset.pair.expert, &offset.pair.anti_expert] {
+                let named = || folder.display().to_string();
+                found.push(weights::sha256(folder).with_context(named)?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The job's policy under the treatment of every guard.
