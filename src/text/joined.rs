@@ -57,8 +57,11 @@ impl Joined {
     /// may be a key, as in `d["a"] = "Vig"; d["b"] = "go"`.
     pub fn quoted(text: &str) -> impl Iterator<Item = Self> {
         // Marks of JSON go with marks of JSON only: a quote within a string is a character of it.
-        [true, false].into_iter().flat_map(move |json| {
-            let all = quoted(text, json);
+        let mut found = [Marks::Json, Marks::BesideWords, Marks::Any].map(|it| quoted(text, it));
+        if found[1].iter().map(|it| it.start).eq(found[2].iter().map(|it| it.start)) {
+            found[2].clear();
+        }
+        found.into_iter().flat_map(|all| {
             let values: Vec<_> = all.iter().filter(|it| !it.is_key).cloned().collect();
             let every_other = values.iter().skip(1).step_by(2).cloned().collect();
             let with_keys = (values.len() < all.len()).then_some(all);
@@ -162,8 +165,21 @@ struct Quoted {
     is_key: bool,
 }
 
-/// What stands in quotes of JSON, or in others: short, and without such quotes of its own.
-fn quoted(text: &str, json: bool) -> Vec<Quoted> {
+/// Which quotes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// Those of JSON.
+    Json,
+    /// Others, opening only where no word ends and closing only where none begins: a stray one is told
+    /// from them.
+    BesideWords,
+    /// Others wherever they stand, `f"go"`, but for apostrophes.
+    Any,
+}
+
+/// What stands in quotes: short, and without such quotes of its own.
+fn quoted(text: &str, marks: Marks) -> Vec<Quoted> {
+    let json = marks == Marks::Json;
     let mut found = Vec::new();
     let mut open: Option<(usize, char)> = None;
     let mut before = None;
@@ -172,7 +188,8 @@ fn quoted(text: &str, json: bool) -> Vec<Quoted> {
         let end = at + c.len_utf8();
         // An apostrophe stands between letters.
         let is_apostrophe = matches!(c, '\'' | '’');
-        let word = |it: Option<char>| is_apostrophe && it.is_some_and(char::is_alphanumeric);
+        let by_words = marks == Marks::BesideWords || marks == Marks::Any && is_apostrophe;
+        let word = |it: Option<char>| by_words && it.is_some_and(char::is_alphanumeric);
         if let Some(quote) = closing(c).filter(|_| json == (c == QUOTE)) {
             let after = chars.peek().map(|it| it.1);
             match open {
