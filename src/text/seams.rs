@@ -14,6 +14,7 @@ const LONGEST_PREFIX: usize = 2;
 /// stays as it is. Offsets lead to the text that `view` was made of. `None` without a seam.
 #[must_use]
 pub fn closed(view: &Normalised) -> Option<Normalised> {
+    view.text.chars().filter(|it| is_quote(*it)).nth(1)?;
     let glyphs: Vec<_> = view.glyphs().collect();
     let chars: Vec<char> = glyphs.iter().map(|it| it.0).collect();
     let mut out = view.blank();
