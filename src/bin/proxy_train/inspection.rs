@@ -11,10 +11,10 @@ use unlearn_proxy::eval::metrics::observed::Rows;
 use unlearn_proxy::eval::metrics::report::measure as measured;
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject, read_rows};
-use unlearn_proxy::eval::whitebox::corrupted::corruption_of;
 use unlearn_proxy::eval::whitebox::gcg::Budget;
 use unlearn_proxy::eval::whitebox::report::inspect;
 use unlearn_proxy::eval::whitebox::{self, Attack, Inspection};
+use unlearn_proxy::policy::{Policy, TreatmentSetting};
 use unlearn_proxy::train::edits::{self, run::EditJob};
 use unlearn_proxy::types::Corruption;
 
@@ -167,6 +167,14 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
         chosen.push(attack);
     }
     Ok(chosen)
+}
+
+/// What a policy does to prompts, where it corrupts them. An engine of our own can carry out every
+/// treatment, so the first is used.
+pub(crate) fn corruption_of(policy: &Policy) -> Option<Corruption> {
+    let TreatmentSetting::Corrupt { function } = policy.treatment.first()? else { return None };
+    let (entities, seed) = (Arc::clone(&policy.entities), policy.seed);
+    Some(Corruption { function: *function, spans: Vec::new(), entities, seed })
 }
 
 /// The model under a policy, and what the policy does to prompts where it corrupts them.

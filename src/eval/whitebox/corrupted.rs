@@ -11,17 +11,7 @@ use crate::engine::corruptor::{Corruptor, EmbeddingTable};
 use crate::engine::error::EngineError;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
-use crate::policy::{Policy, TreatmentSetting};
 use crate::types::{Corruption, Entity};
-
-/// What a policy does to prompts, where it corrupts them. An engine of our own can carry out every
-/// treatment, so the first is used.
-#[must_use]
-pub fn corruption_of(policy: &Policy) -> Option<Corruption> {
-    let TreatmentSetting::Corrupt { function } = policy.treatment.first()? else { return None };
-    let (entities, seed) = (Arc::clone(&policy.entities), policy.seed);
-    Some(Corruption { function: *function, spans: Vec::new(), entities, seed })
-}
 
 /// A model whose prompts are corrupted.
 #[derive(Debug)]

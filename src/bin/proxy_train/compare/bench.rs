@@ -20,13 +20,13 @@ use unlearn_proxy::eval::jobs::result::{Measured, PointResult, Status, Timing};
 use unlearn_proxy::eval::jobs::{measure, open};
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject};
-use unlearn_proxy::eval::whitebox::corrupted::corruption_of;
 use unlearn_proxy::policy::{DetectorSetting, Policy, TreatmentSetting, file};
 use unlearn_proxy::service::variants::variant;
 use unlearn_proxy::train::methods::Parameters;
 
 use super::machine;
 use super::make::{self, Made, Outcome};
+use crate::inspection::corruption_of;
 use crate::{MODEL, guarded, local, runtime};
 
 /// Models, rows and policies that points share.
