@@ -172,6 +172,10 @@ pub struct Training {
     pub record: Value,
 }
 
+/// Part of a point's key: raised whenever a result of the same settings comes to mean something else, so
+/// that points of an older program are measured again.
+pub const FORMAT: u32 = 2;
+
 /// What differs from one machine to the next, and from one run to the next.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {

@@ -16,7 +16,7 @@ use unlearn_proxy::engine::weights;
 use unlearn_proxy::eval::jobs::file::Job;
 use unlearn_proxy::eval::jobs::grid::{Action, Bound, Point, hash};
 use unlearn_proxy::eval::jobs::material::Material;
-use unlearn_proxy::eval::jobs::result::{Measured, PointResult, Status, Timing};
+use unlearn_proxy::eval::jobs::result::{FORMAT, Measured, PointResult, Status, Timing};
 use unlearn_proxy::eval::jobs::{measure, open};
 use unlearn_proxy::eval::metrics::teacher::Teacher;
 use unlearn_proxy::eval::suite::{Row, Subject};
@@ -71,6 +71,7 @@ impl<'a> Bench<'a> {
         let second = job.second_gold.as_deref().map(weights::sha256).transpose()?;
         let shared = json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "format": FORMAT,
             "model_sha256": weights::sha256(&job.model)?,
             "gold_sha256": weights::sha256(&job.gold)?,
             "second_gold_sha256": second,
