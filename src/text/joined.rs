@@ -68,24 +68,28 @@ impl Joined {
             let several = [Some(values), with_keys, Some(every_other)];
             let several = several.into_iter().flatten().filter(|it| it.len() > 1);
             several.flat_map(|quotes| {
-                [None, Some(""), Some(" "), Some(", ")]
-                    .into_iter()
-                    .map(move |it| Self::of_quotes(&quotes, it))
+                let stand = Self::as_they_stand(&quotes);
+                let apart = ["", " ", ", "].into_iter();
+                std::iter::once(stand).chain(apart.map(move |it| Self::of_quotes(&quotes, it)))
             })
         })
     }
 
-    /// Pieces with something between them, or with the spaces that they have themselves.
-    fn of_quotes(quotes: &[Quoted], between: Option<&str>) -> Self {
+    /// Pieces with the spaces that they have themselves.
+    fn as_they_stand(quotes: &[Quoted]) -> Self {
+        let mut joined = Self::default();
+        for Quoted { start, view, .. } in quotes {
+            let twice = joined.text.ends_with(' ') && view.text.starts_with(' ');
+            joined.add(0, *start, Rc::clone(view), usize::from(twice)..view.text.len());
+        }
+        joined
+    }
+
+    /// Pieces with something between them.
+    fn of_quotes(quotes: &[Quoted], between: &str) -> Self {
         let mut joined = Self::default();
         for Quoted { start, view, .. } in quotes {
             let end = joined.text.len();
-            let Some(between) = between else {
-                let twice = joined.text.ends_with(' ') && view.text.starts_with(' ');
-                let skipped = usize::from(twice);
-                joined.add(0, *start, Rc::clone(view), skipped..view.text.len());
-                continue;
-            };
             if end > 0 {
                 joined.text.push_str(between);
             }

@@ -9,8 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use unlearn_proxy::backend::Backend;
-use unlearn_proxy::embed::MANIFEST_FILE;
-use unlearn_proxy::embed::sha256_hex;
+use unlearn_proxy::embed::{Encoder, MANIFEST_FILE, Onnx, OnnxOptions, sha256_hex};
 use unlearn_proxy::engine::model_config::ModelConfig;
 use unlearn_proxy::engine::weights;
 use unlearn_proxy::eval::jobs::file::Job;
@@ -298,17 +297,21 @@ fn check_methods(job: &Job, config: &ModelConfig) -> anyhow::Result<()> {
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
 }
 
-/// SHA-256 of a policy's classifiers, by their manifests, and of the weights of its further models: what
-/// its revision does not cover.
+/// SHA-256 of a policy's classifiers, by their manifests, of its sentence encoders, and of the weights of
+/// its further models: what its revision does not cover.
 fn folders_of(policy: &Policy) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for detector in &policy.detectors {
-        if let DetectorSetting::Topic { folder, .. } | DetectorSetting::Probe { folder, .. } =
-            detector
-        {
-            let path = folder.join(MANIFEST_FILE);
-            let manifest = fs::read(&path).with_context(|| path.display().to_string())?;
-            found.push(sha256_hex(&manifest));
+        match detector {
+            DetectorSetting::Topic { folder, .. } | DetectorSetting::Probe { folder, .. } => {
+                let path = folder.join(MANIFEST_FILE);
+                let manifest = fs::read(&path).with_context(|| path.display().to_string())?;
+                found.push(sha256_hex(&manifest));
+            }
+            DetectorSetting::Neighbours { encoder: Some(folder), .. } => {
+                found.push(Onnx::load(folder, &OnnxOptions::default())?.identity());
+            }
+            _ => {}
         }
     }
     for treatment in &policy.treatment {
