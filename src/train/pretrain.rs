@@ -111,14 +111,16 @@ pub struct Pretraining {
     pub seed: u64,
     /// Folder of the results; work in progress is in `<out>/.work`.
     pub out: PathBuf,
+    /// How many models never see the forget set, each of another seed: `retain`, `retain-2`, `retain-3`, ..
+    pub golds: u8,
     /// Whether to train `routed` as well, which learns what is to be forgotten in neurons of its own,
     /// and `routed-expanded`, which still has these.
     pub route: bool,
 }
 
 impl Pretraining {
-    /// The lab: tokenizer, base, `full`, `retain` and `retain-2` (a second seed, the noise floor
-    /// of every comparison) of the world of `world_seed`, and its data files in `data/`.
+    /// The lab: tokenizer, base, `full`, `retain` and its further seeds (the noise floor of every
+    /// comparison) of the world of `world_seed`, and its data files in `data/`.
     ///
     /// # Errors
     ///
@@ -140,12 +142,12 @@ impl Pretraining {
             ("skills", Stage::Skills, self.recipe.skills, 1),
             ("base", Stage::Base, self.recipe.base, 1),
             ("full", Stage::Full, self.recipe.target, 1),
-            ("retain", Stage::Retain, self.recipe.target, 1),
-            ("retain-2", Stage::Retain, self.recipe.target, 2),
-        ];
-        for (name, stage, schedule, seed) in stages {
+        ]
+        .map(|(name, stage, schedule, seed)| (name.to_owned(), stage, schedule, seed));
+        let golds = self.golds().map(|(name, it)| (name, Stage::Retain, self.recipe.target, it));
+        for (name, stage, schedule, seed) in stages.into_iter().chain(golds) {
             let mut corpus = Corpus::new(&world, stage, derive(self.seed, &[seed]));
-            self.stage(name, schedule, &tokenizer, || Dialogue::from(corpus.example()))?;
+            self.stage(&name, schedule, &tokenizer, || Dialogue::from(corpus.example()))?;
         }
         if !self.route {
             return Ok(());
@@ -178,11 +180,10 @@ impl Pretraining {
             return Err(TrainError::Checkpoint { path: corpus.to_owned(), message });
         }
         let tokenizer = self.tokenizer(|| all.clone())?;
-        for (name, rows, seed) in
-            [("full", &all, 1), ("retain", &retain, 1), ("retain-2", &retain, 2)]
-        {
+        let full = std::iter::once(("full".to_owned(), &all, 1));
+        for (name, rows, seed) in full.chain(self.golds().map(|(name, it)| (name, &retain, it))) {
             let mut stream = Stream::new(derive(self.seed, &[seed]));
-            self.stage(name, self.recipe.base, &tokenizer, || stream.pick(rows).clone())?;
+            self.stage(&name, self.recipe.base, &tokenizer, || stream.pick(rows).clone())?;
         }
         if !self.route {
             return Ok(());
@@ -195,6 +196,12 @@ impl Pretraining {
             (row, routed)
         };
         self.routed(self.recipe.base, &tokenizer, next, || others.pick(&retain).clone())
+    }
+
+    /// Names and seeds of the models that never see the forget set.
+    fn golds(&self) -> impl Iterator<Item = (String, u8)> + use<> {
+        let name = |it| if it == 1 { "retain".to_owned() } else { format!("retain-{it}") };
+        (1..=self.golds).map(move |it| (name(it), it))
     }
 
     fn tokenizer(&self, examples: impl FnOnce() -> Vec<Dialogue>) -> Result<Tokenizer, TrainError> {

@@ -19,7 +19,7 @@ pub(crate) fn smoke() -> &'static std::path::Path {
         .get_or_init(|| {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().to_owned();
-            Pretraining { recipe: SMOKE, seed: 7, out, route: true }.lab(42).unwrap();
+            Pretraining { recipe: SMOKE, seed: 7, out, golds: 2, route: true }.lab(42).unwrap();
             dir
         })
         .path()

@@ -149,6 +149,9 @@ pub(crate) struct PretrainArgs {
     /// The rows of --corpus that the retain models never see.
     #[arg(long, requires = "corpus")]
     pub(crate) forget: Option<PathBuf>,
+    /// How many models never see the forget set: `retain`, `retain-2`, .., each of another seed.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) golds: u8,
     /// Also gradient routing: `routed-expanded`, whose added neurons learn what is to be forgotten, and
     /// `routed`, without them.
     #[arg(long)]
@@ -304,9 +307,9 @@ pub(crate) struct AttackArgs {
     /// The model retrained without the forget set.
     #[arg(long, default_value = "models/lab/retain")]
     pub(crate) gold: PathBuf,
-    /// The same with another seed, the noise floor.
-    #[arg(long)]
-    pub(crate) second_gold: Option<PathBuf>,
+    /// The same with another seed, the noise floor; may be given several times.
+    #[arg(long = "second-gold", value_name = "DIR")]
+    pub(crate) other_golds: Vec<PathBuf>,
     /// Only this attack, or `detectability`; may be given several times.
     #[arg(long = "attack", value_name = "NAME")]
     pub(crate) attacks: Vec<String>,

@@ -18,7 +18,7 @@ use arguments::{
 use clap::Parser as _;
 use unlearn_proxy::backend::Backend;
 use unlearn_proxy::embed::{Precision, fetch};
-use unlearn_proxy::eval::attacks::report::{GOLD, GUARDED, SECOND_GOLD, TARGET};
+use unlearn_proxy::eval::attacks::report::{GOLD, GUARDED, OTHER_GOLDS, SECOND_GOLD, TARGET};
 use unlearn_proxy::eval::attacks::run::Plan;
 use unlearn_proxy::eval::attacks::{self, Attack, Target};
 use unlearn_proxy::eval::compare::{self as comparison, Splits, System};
@@ -95,7 +95,8 @@ fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
         Scale::Smoke => SMOKE,
         Scale::Standard => STANDARD,
     };
-    let pretraining = Pretraining { recipe, seed: args.seed, out: args.out, route: args.route };
+    let PretrainArgs { seed, out, golds, route, .. } = args;
+    let pretraining = Pretraining { recipe, seed, out, golds, route };
     match (args.corpus, args.forget) {
         (Some(corpus), Some(forget)) => Ok(pretraining.rows(&corpus, &forget)?),
         _ => Ok(pretraining.lab(42)?),
@@ -305,8 +306,8 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         bail!("--limit must be at least 1");
     }
     let gold = local(&args.gold)?;
-    let second = args.second_gold.as_deref().map(local).transpose()?;
-    let (systems, revision) = match args.target.backend()? {
+    let others: Vec<_> = args.other_golds.iter().map(|it| local(it)).collect::<Result<_, _>>()?;
+    let (mut systems, revision) = match args.target.backend()? {
         Some((backend, model)) => (vec![system(TARGET, &model, vec![backend])], None),
         None => {
             let lab = Lab::load(&args.lab)?;
@@ -318,9 +319,11 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         }
     };
     let world = World::new(args.world_seed);
-    let golds = [Some((GOLD, gold)), second.map(|it| (SECOND_GOLD, it))];
-    let golds = golds.into_iter().flatten().map(|(name, it)| system(name, MODEL, vec![it]));
-    let systems: Vec<System> = systems.into_iter().chain(golds).collect();
+    systems.push(system(GOLD, MODEL, vec![gold]));
+    if !others.is_empty() {
+        let name = if others.len() == 1 { SECOND_GOLD } else { OTHER_GOLDS };
+        systems.push(system(name, MODEL, others));
+    }
     let plan = Plan {
         systems: systems.iter().map(|it| (it.name.as_str(), it.subjects())).collect(),
         attacks,

@@ -18,6 +18,8 @@ pub const TARGET: &str = "target";
 pub const GOLD: &str = "gold (retrained)";
 /// The label of the same with another seed.
 pub const SECOND_GOLD: &str = "gold, second seed";
+/// The label of the same with several other seeds, each a draw of one system.
+pub const OTHER_GOLDS: &str = "gold, other seeds";
 
 /// Counts of one attack against one system.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -41,6 +43,8 @@ pub struct Tally {
     pub retained_right: usize,
     /// The share of a system's draws under which each question leaked, in their order.
     pub by_question: Vec<f64>,
+    /// How many draws these are.
+    pub draws: usize,
     /// What leaked; in a file of its own.
     #[serde(skip)]
     pub leaks: Vec<Leak>,
@@ -77,6 +81,7 @@ impl Tally {
     pub fn over_draws(draws: &[Self]) -> Self {
         let mut all = Self::default();
         draws.iter().for_each(|it| all.add(it));
+        all.draws = draws.len();
         all.by_question =
             mean_each(&draws.iter().map(|it| it.by_question.clone()).collect::<Vec<_>>());
         let of_draw = |(draw, it): (usize, &Self)| std::iter::repeat_n(draw, it.leaks.len());
@@ -199,12 +204,16 @@ impl Report {
         let (Some(guarded), Some(gold)) = (at(GUARDED).or(at(TARGET)), at(GOLD)) else {
             return String::new();
         };
-        let second = at(SECOND_GOLD);
+        let second = at(SECOND_GOLD).or(at(OTHER_GOLDS));
         let golds: Vec<usize> = std::iter::once(gold).chain(second).collect();
         let row = |name: &str, attacks: &[AttackResult]| {
+            // Every draw counts once, whatever system it is of.
             let leaks = |systems: &[usize]| {
                 let of = |it: &'_ AttackResult| {
-                    systems.iter().map(|at| it.tallies[*at].by_question.clone()).collect::<Vec<_>>()
+                    let tallies = systems.iter().map(|at| &it.tallies[*at]);
+                    tallies
+                        .flat_map(|it| vec![it.by_question.clone(); it.draws])
+                        .collect::<Vec<_>>()
                 };
                 mean_each(&attacks.iter().flat_map(of).collect::<Vec<_>>())
             };
@@ -221,14 +230,14 @@ impl Report {
             rows.push(row(ALL_ATTACKS, &self.attacks));
         }
         let mut columns = vec![self.systems[guarded].clone()];
-        columns.extend(second.map(|_| SECOND_GOLD.to_owned()));
+        columns.extend(second.map(|it| self.systems[it].clone()));
         columns.push(format!("within {:.0} points", 100.0 * WITHIN));
         let mut out = String::from("\n");
         out.push_str(&table("leak rate less gold's", &columns, &rows));
         out.push_str(
             "\nThe same questions under both, with the 95 % bootstrap interval over questions; draws of surrogates (\
              more questions than gold's above, if there are several) are taken as they are. Gold's is the \
-             mean of its seeds; the second gold is held against the first. Within: the interval is (yes), the \
+             mean of its seeds; the other seeds are held against the first. Within: the interval is (yes), the \
              interval is not (no), or it has both (not shown). All attacks: each question's mean over attacks.\n",
         );
         out
@@ -299,6 +308,7 @@ mod tests {
             leaking_replies: leaked,
             retained_asked: 4,
             retained_right: right,
+            draws: 1,
             ..Tally::default()
         };
         let attack = AttackResult {
@@ -347,6 +357,15 @@ mod tests {
         ] {
             assert!(text.contains(want), "{text}");
         }
+        // Of three golds two say nothing: a third.
+        against.systems[2] = OTHER_GOLDS.to_owned();
+        for it in &mut against.attacks {
+            it.tallies[1].by_question = vec![1.0; 4];
+            it.tallies[2] = Tally { by_question: vec![0.0; 4], draws: 2, ..tally(0, 0) };
+        }
+        let text = against.to_markdown();
+        assert!(text.contains("| mixed | +0.667 (+0.667 to +0.667) | -1.000"), "{text}");
+        assert!(text.contains("guarded | gold, other seeds | within"), "{text}");
         let json = report.to_json();
         assert_eq!(json["attacks"][0]["tallies"][0]["leaked"], 3);
         assert!((report.attacks[0].tallies[0].leak_rate() - 0.75).abs() < 1e-12);
