@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -116,23 +116,24 @@ impl Fit<'_> {
         mut next: impl FnMut() -> Dialogue + Send,
     ) -> Result<f32, TrainError> {
         let loss = |batch: &Batch, _: &[bool]| model.label_nll(batch)?.mean_all();
-        on_pool(|| self.run_marked(model, || (next(), false), loss))
+        on_pool(|| self.run_marked(&model.vars, || (next(), false), loss))
     }
 
-    /// The same with a loss of one's own, of a batch and the marks that `next` gave its sequences.
+    /// The same of any variables, with a loss of one's own, of a batch and the marks that `next` gave its
+    /// sequences.
     ///
     /// # Errors
     ///
     /// As [`Self::run`].
     pub fn run_marked(
         &self,
-        model: &Trainable,
+        named: &[(String, Var)],
         mut next: impl FnMut() -> (Dialogue, bool),
         loss: impl Fn(&Batch, &[bool]) -> candle_core::Result<Tensor>,
     ) -> Result<f32, TrainError> {
-        let vars = model.vars.iter().map(|it| it.1.clone()).collect();
+        let vars = named.iter().map(|it| it.1.clone()).collect();
         let mut optimiser = AdamW::new(vars, AdamWSettings::default());
-        let mut state = self.resume(model, &mut optimiser)?;
+        let mut state = self.resume(named, &mut optimiser)?;
         for _ in 0..state.drawn {
             next();
         }
@@ -154,12 +155,12 @@ impl Fit<'_> {
             let speed = tokens as f64 / start.elapsed().as_secs_f64();
             bar.set_message(format!("loss {:.4}, {speed:.0} tokens/s", state.loss));
             if saved.elapsed() >= self.every {
-                self.save(model, &optimiser, &state)?;
+                self.save(named, &optimiser, &state)?;
                 saved = Instant::now();
             }
         }
         bar.finish();
-        self.save(model, &optimiser, &state)?;
+        self.save(named, &optimiser, &state)?;
         Ok(state.loss)
     }
 
@@ -180,7 +181,7 @@ impl Fit<'_> {
         Ok((Batch::of(&sequences), marks))
     }
 
-    fn resume(&self, model: &Trainable, optimiser: &mut AdamW) -> Result<State, TrainError> {
+    fn resume(&self, named: &[(String, Var)], optimiser: &mut AdamW) -> Result<State, TrainError> {
         let fresh = State {
             identity: self.identity.clone(),
             schedule: self.schedule,
@@ -190,14 +191,19 @@ impl Fit<'_> {
         };
         let Some(folder) = &self.checkpoint else { return Ok(fresh) };
         let ours = |it: &State| it.identity == self.identity && it.schedule == self.schedule;
-        let state = Checkpoint::new(folder).load(&model.vars, optimiser, ours)?.unwrap_or(fresh);
+        let state = Checkpoint::new(folder).load(named, optimiser, ours)?.unwrap_or(fresh);
         optimiser.steps = state.step;
         Ok(state)
     }
 
-    fn save(&self, model: &Trainable, optimiser: &AdamW, state: &State) -> Result<(), TrainError> {
+    fn save(
+        &self,
+        named: &[(String, Var)],
+        optimiser: &AdamW,
+        state: &State,
+    ) -> Result<(), TrainError> {
         let Some(folder) = &self.checkpoint else { return Ok(()) };
-        Checkpoint::new(folder).save(&model.vars, optimiser, state)
+        Checkpoint::new(folder).save(named, optimiser, state)
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, Var};
 
 use super::named::tensors_mut;
 use crate::engine::decoder::Decoder;
+use crate::engine::ops::{values, with_values};
 use crate::seed::Stream;
 
 /// The matrices of a block that get an adapter.
@@ -83,10 +84,35 @@ impl Lora {
         for (name, tensor) in tensors_mut(&mut merged) {
             let Some((a, b)) = self.adapters.get(&name) else { continue };
             let product = (b.as_tensor().matmul(a.as_tensor())? * self.scale)?;
-            let sum: Tensor = (&*tensor + product)?;
-            *tensor = sum;
+            *tensor = product.apply_op1(Beside(tensor.clone()))?;
         }
         Ok(merged)
+    }
+}
+
+/// Adds a frozen tensor of the same shape. candle's own addition would store a gradient for it, as large as
+/// the weights.
+#[derive(Debug)]
+struct Beside(Tensor);
+
+impl CustomOp1 for Beside {
+    fn name(&self) -> &'static str {
+        "beside-frozen"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let added = values(storage, layout)?;
+        let sum = with_values(&self.0, |frozen| {
+            if frozen.len() != added.len() {
+                candle_core::bail!("{} numbers beside {} frozen ones", added.len(), frozen.len());
+            }
+            Ok(added.iter().zip(frozen).map(|(a, b)| a + b).collect::<Vec<f32>>())
+        })?;
+        Ok((CpuStorage::F32(sum), Shape::from(layout.dims())))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.clone()))
     }
 }
 
@@ -122,7 +148,9 @@ mod tests {
         let mut optimiser = AdamW::new(vars, AdamWSettings::default());
         for _ in 0..3 {
             let grads = loss(lora.merged().unwrap()).backward().unwrap();
-            assert!(grads.get(&frozen.embedding).is_none(), "a frozen weight has a gradient");
+            for (name, tensor) in tensors_mut(&mut frozen) {
+                assert!(grads.get(tensor).is_none(), "{name} is frozen and has a gradient");
+            }
             optimiser.step(&grads, 1e-2).unwrap();
         }
         assert_eq!(values(&mut frozen), before, "the frozen weights moved");

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod methods;
 pub mod named;
 pub mod pretrain;
+pub mod recompute;
 pub mod routing;
 pub mod tokenizer;
 pub mod trainable;

@@ -27,6 +27,15 @@ pub fn tensors_mut(decoder: &mut Decoder) -> Vec<(String, &mut Tensor)> {
     out
 }
 
+/// The same weights without gradients: nothing of a graph that they came from is kept.
+#[must_use]
+pub fn detached(mut decoder: Decoder) -> Decoder {
+    for (_, tensor) in tensors_mut(&mut decoder) {
+        *tensor = tensor.detach();
+    }
+    decoder
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -255,7 +255,7 @@ impl Pretraining {
             tracing::info!(stage = "routed", "training");
             let fit = self.fit("routed", schedule, tokenizer);
             let routed = |batch: &_, marks: &_| routing.loss(&model, batch, marks);
-            let loss = on_pool(|| fit.run_marked(&model, next, routed))?;
+            let loss = on_pool(|| fit.run_marked(&model.vars, next, routed))?;
             tracing::info!(stage = "routed", loss, "trained");
             self.write(&model.decoder, &expanded, DType::F16)?;
         }

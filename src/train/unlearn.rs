@@ -63,8 +63,12 @@ pub struct UnlearnJob {
     pub epochs: Option<usize>,
     /// Highest learning rate; the published one without it.
     pub learning_rate: Option<f64>,
-    /// Forget rows per step, at least 1.
+    /// Forget rows per pass, at least 1.
     pub batch: usize,
+    /// Passes per step, at least 1: gradients are added up over them, each by its share of the rows.
+    pub accumulate: usize,
+    /// Whether blocks run again for their gradients, instead of keeping their activations.
+    pub recompute: bool,
     /// Seed of order, pairs and whatever the method draws.
     pub seed: u64,
     /// Adapters to train instead of the weights.
@@ -86,8 +90,12 @@ pub struct Record {
     pub resolved: String,
     /// Passes over the forget rows.
     pub epochs: usize,
-    /// Forget rows per step.
+    /// Forget rows per pass.
     pub batch: usize,
+    /// Passes per step.
+    pub accumulate: usize,
+    /// Whether activations were computed again.
+    pub recompute: bool,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Steps of linear warm-up; a cosine down to zero follows.
@@ -193,7 +201,7 @@ impl UnlearnJob {
 
     fn plan(&self) -> Plan {
         let epochs = self.epochs.unwrap_or(self.method.epochs);
-        Plan { seed: self.seed, epochs, batch: self.batch }
+        Plan { seed: self.seed, epochs, batch: self.batch, accumulate: self.accumulate }
     }
 
     /// One epoch of warm-up, as in the published runs, unless there is but one.
@@ -218,6 +226,8 @@ impl UnlearnJob {
             resolved: format!("{method:?}"),
             epochs: self.plan().epochs,
             batch: self.batch,
+            accumulate: self.accumulate,
+            recompute: self.recompute,
             learning_rate: self.learning_rate.unwrap_or(self.method.learning_rate),
             warmup: self.warmup(source.forget_file.rows),
             seed: self.seed,
@@ -265,7 +275,7 @@ impl UnlearnJob {
             material: &material,
             draws: &draws,
             schedule: Schedule {
-                steps: draws.len() as u64,
+                steps: self.plan().steps(&draws).count() as u64,
                 tokens_per_step: 0,
                 peak: record.learning_rate as f32,
                 warmup: record.warmup,
@@ -279,6 +289,7 @@ impl UnlearnJob {
                 student.vars().iter().map(|it| it.0.as_str()).collect::<Vec<_>>().join(" ")
             ),
             every: Duration::from_secs(60),
+            recompute: self.recompute,
             plan: self.plan(),
         }
         .run(student, reference)?;

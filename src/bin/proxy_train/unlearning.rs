@@ -47,9 +47,15 @@ pub(crate) struct UnlearnArgs {
     /// Highest learning rate [default: as published, for models of billions of weights].
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
-    /// Forget rows per step, each paired with a retain row.
+    /// Forget rows per pass, each paired with a retain row.
     #[arg(long, default_value_t = 32, value_name = "N")]
     batch: usize,
+    /// Passes per step, whose gradients are added up: large steps in the memory of small ones.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    accumulate: usize,
+    /// Keep no activations and compute them again: a third more work, the memory of one block instead of all.
+    #[arg(long)]
+    recompute: bool,
     /// Seed of order, pairs and what the method draws.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -78,8 +84,8 @@ pub(crate) fn unlearn(args: UnlearnArgs) -> anyhow::Result<String> {
         let known: Vec<&str> = methods::METHODS.iter().map(|it| it.name).collect();
         bail!("there is no method `{}`; there are {}", args.method, known.join(", "));
     };
-    if args.epochs == Some(0) || args.batch == 0 || args.lora == Some(0) {
-        bail!("--epochs, --batch and --lora must be at least 1");
+    if args.epochs == Some(0) || args.batch == 0 || args.accumulate == 0 || args.lora == Some(0) {
+        bail!("--epochs, --batch, --accumulate and --lora must be at least 1");
     }
     if args.lr.is_some_and(|it| !it.is_finite() || it <= 0.0) {
         bail!("--lr must be above 0");
@@ -94,6 +100,8 @@ pub(crate) fn unlearn(args: UnlearnArgs) -> anyhow::Result<String> {
         epochs: args.epochs.map(|it| it as usize),
         learning_rate: args.lr,
         batch: args.batch,
+        accumulate: args.accumulate,
+        recompute: args.recompute,
         seed: args.seed,
         // Alpha is twice the rank, as in UNDIAL (rank 8, alpha 16).
         lora: args.lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),

@@ -59,7 +59,7 @@ impl CustomOp2 for RmsNorm {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let width = weight.elem_count();
+        let (width, trained) = (weight.elem_count(), weight.track_op());
         let (dx, dweight) = with_values(x, |x| {
             with_values(weight, |weight| {
                 with_values(grad, |grad| {
@@ -80,7 +80,7 @@ impl CustomOp2 for RmsNorm {
                             }
                         });
                     // In row order on one thread, so that the sum does not depend on scheduling.
-                    for (x, grad) in x.chunks(width).zip(grad.chunks(width)) {
+                    for (x, grad) in x.chunks(width).zip(grad.chunks(width)).filter(|_| trained) {
                         let scale = inverse_rms(x, self.eps);
                         for ((dweight, x), grad) in dweight.iter_mut().zip(x).zip(grad) {
                             *dweight += x * scale * grad;
@@ -92,7 +92,7 @@ impl CustomOp2 for RmsNorm {
         })?;
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
         let dweight = Tensor::from_vec(dweight, weight.shape(), weight.device())?;
-        Ok((Some(dx), Some(dweight)))
+        Ok((Some(dx), trained.then_some(dweight)))
     }
 }
 

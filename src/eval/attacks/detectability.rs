@@ -16,13 +16,12 @@ use crate::types::{ReplyEvent, Request};
 /// Words with which assistants decline.
 const REFUSALS: [&str; 6] = ["cannot", "can't", "sorry", "unable", "not able", "refuse"];
 
+/// The signal that depends on the machine.
+pub const TIME: &str = "time to the whole reply";
+
 /// Names of what is compared, in the order of [`Signs::values`].
-const SIGNALS: [&str; 4] = [
-    "length of the reply",
-    "refusal words",
-    "missing log-probabilities",
-    "time to the whole reply",
-];
+const SIGNALS: [&str; 4] =
+    ["length of the reply", "refusal words", "missing log-probabilities", TIME];
 
 /// How well one signal tells forget authors from unknown names.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -58,7 +57,11 @@ impl Signs {
 }
 
 /// Asks one at a time, because a queue would hide how long a reply takes.
-pub(super) async fn measure(
+///
+/// # Errors
+///
+/// [`EvalError::Backend`].
+pub async fn measure(
     subject: Subject<'_>,
     targets: &[Target<'_>],
     mut done: impl FnMut(),

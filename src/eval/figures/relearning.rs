@@ -4,9 +4,9 @@ use super::{Axis, Canvas, Figure, LINES, WEIGHTS};
 use crate::eval::jobs::intervals::wilson;
 use crate::eval::jobs::summary::{Line, WhiteboxLine};
 
-/// Rows that are shown, of a setting such as `16 rows`.
+/// Rows that are shown, of a setting such as `16 rows`. Settings of more steps are no part of the curve.
 fn shown(line: &WhiteboxLine) -> Option<f64> {
-    line.setting.split_whitespace().next()?.parse().ok()
+    line.setting.strip_suffix(" rows")?.parse().ok()
 }
 
 /// The points of a curve: rows shown, and the share that came back.

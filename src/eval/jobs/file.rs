@@ -11,6 +11,10 @@ use crate::eval::{attacks, whitebox};
 
 /// What can be measured, with one line about each. Cost is always measured.
 pub const METRICS: &[(&str, &str)] = &[
+    (
+        "distinguishability",
+        "AUC by which a client tells forget questions from the same about unknown names",
+    ),
     ("exact_memorisation", "share of answer tokens that are the most probable ones, as served"),
     ("extraction_strength", "share of the answer that follows from the rest of it, as served"),
     ("fluency", "entropy in bits of pairs and triples of words of replies"),

@@ -11,7 +11,7 @@ use crate::train::edits::{self, Edit};
 use crate::train::methods::{self, Entry, Parameters};
 use crate::train::unlearn::locate::Locate;
 
-/// Forget rows per step where a job does not say: the lab has 80 rows, so that 5 steps are an epoch.
+/// Forget rows per pass where a job does not say: the lab has 80 rows, so that 5 steps are an epoch.
 const BATCH: usize = 16;
 
 /// What kind of method a row is.
@@ -78,8 +78,12 @@ pub enum Action {
         epochs: Option<usize>,
         /// Highest learning rate.
         learning_rate: Option<f64>,
-        /// Forget rows per step.
+        /// Forget rows per pass.
         batch: usize,
+        /// Passes per step.
+        accumulate: usize,
+        /// Whether activations are computed again instead of kept.
+        recompute: bool,
         /// Rank of adapters to train instead of the weights.
         lora: Option<usize>,
         /// Matrices to train, chosen by attribution, instead of all weights.
@@ -124,6 +128,8 @@ struct Raw {
     epochs: Option<usize>,
     learning_rate: Option<f64>,
     batch: Option<usize>,
+    accumulate: Option<usize>,
+    recompute: Option<bool>,
     lora: Option<usize>,
     locate: Option<Locate>,
     strength: Option<f64>,
@@ -238,12 +244,14 @@ impl Raw {
     /// Keys that are there although the kind has no use for them.
     fn misplaced(&self) -> Option<&'static str> {
         use Kind::{Bound, Edit, Guard, Model, Unlearn};
-        let given: [(&'static str, bool, &[Kind]); 12] = [
+        let given: [(&'static str, bool, &[Kind]); 14] = [
             ("of", self.of.is_some(), &[Bound]),
             ("method", self.method.is_some(), &[Unlearn, Edit]),
             ("epochs", self.epochs.is_some(), &[Unlearn]),
             ("learning_rate", self.learning_rate.is_some(), &[Unlearn]),
             ("batch", self.batch.is_some(), &[Unlearn]),
+            ("accumulate", self.accumulate.is_some(), &[Unlearn]),
+            ("recompute", self.recompute.is_some(), &[Unlearn]),
             ("lora", self.lora.is_some(), &[Unlearn]),
             ("locate", self.locate.is_some(), &[Unlearn]),
             ("strength", self.strength.is_some(), &[Edit]),
@@ -293,6 +301,7 @@ impl Raw {
         let counts = [
             ("epochs", self.epochs),
             ("batch", self.batch),
+            ("accumulate", self.accumulate),
             ("lora", self.lora),
             ("locate.matrices", self.locate.map(|it| it.matrices)),
         ];
@@ -308,6 +317,8 @@ impl Raw {
             epochs: self.epochs,
             learning_rate: self.learning_rate,
             batch: self.batch.unwrap_or(BATCH),
+            accumulate: self.accumulate.unwrap_or(1),
+            recompute: self.recompute.unwrap_or(false),
             lora: self.lora,
             locate: self.locate,
         })

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::file::Job;
 use super::material::Material;
-use super::result::{Asked, Attacked, Count, Measured, RequestTime};
+use super::result::{Asked, Attacked, Count, Measured, RequestTime, Told};
 use crate::backend::BackendError;
+use crate::eval::attacks::detectability;
 use crate::eval::attacks::run::Plan;
 use crate::eval::attacks::{self, Attack, Target};
 use crate::eval::metrics::fluency::fluency;
@@ -235,6 +236,27 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
     Ok(report.attacks.into_iter().map(of).collect())
 }
 
+/// By which signs forget questions are told from the same about names that no model has seen, and the AUC
+/// of the one that depends on the machine, time. Nothing where the job does not want it or the forget split
+/// is none of the lab's.
+///
+/// # Errors
+///
+/// [`EvalError::Backend`].
+pub async fn told(subject: Subject<'_>, job: &Job) -> Result<Option<(Vec<Told>, f64)>, EvalError> {
+    let Some(authors) = job.authors().filter(|_| job.measures("distinguishability")) else {
+        return Ok(None);
+    };
+    let world = World::new(job.world_seed);
+    let targets = Target::all(&world, authors, Some(job.limits.forget));
+    let found = detectability::measure(subject, &targets, || ()).await?.signals;
+    let (time, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|it| it.name == detectability::TIME);
+    let time = time.first().map_or(f64::NAN, |it| it.auc);
+    let told = |it: detectability::Signal| Told { by: it.name.to_owned(), auc: it.auc };
+    Ok(Some((others.into_iter().map(told).collect(), time)))
+}
+
 async fn seconds(subject: Subject<'_>, row: &Row) -> Result<f64, EvalError> {
     let since = Instant::now();
     subject.reply(user(&row.question)).await?;
@@ -361,6 +383,24 @@ mod tests {
                 backend.seen().iter().map(|it| it.input.texts()[0].to_owned()).collect();
             assert_eq!(asked, ["Where was 3?", "Where was 0?", "Where was 1?", "Where was 2?"]);
         }
+    }
+
+    /// Two questions for each forget row, all answered alike; time is apart from what does not depend on
+    /// the machine.
+    #[tokio::test]
+    async fn what_is_answered_alike_is_not_told() {
+        let backend = Scripted::new(["Sorry, no."]);
+        let subject = Subject { backend: &backend, model: "scripted" };
+        let limits = "[limits]\nforget = 3";
+        let job = parse("metrics = [\"distinguishability\"]", limits).unwrap();
+        let (signs, by_time) = told(subject, &job).await.unwrap().unwrap();
+        let by: Vec<&str> = signs.iter().map(|it| it.by.as_str()).collect();
+        assert_eq!(by, ["length of the reply", "refusal words", "missing log-probabilities"]);
+        signs.iter().for_each(|it| near(it.auc, 0.5));
+        assert!((0.0..=1.0).contains(&by_time));
+        assert_eq!(backend.seen().len(), 6);
+        let job = parse("metrics = [\"leak\"]", limits).unwrap();
+        assert_eq!(told(subject, &job).await.unwrap(), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! what the literature reports, and [`report`] writes all of it down. What has to be trained or
 //! guarded first is made by the binary, which joins training, serving and evaluation.
 
+pub mod cost;
 pub mod file;
 pub mod grid;
 pub mod hashes;

@@ -29,7 +29,9 @@ const READING: &str = "Numbers in brackets are 95 % bootstrap intervals over que
 replies to forget questions, in every wording, with the value asked for. p: Kolmogorov-Smirnov p of the truth \
 ratios against gold's, median over seeds; above 0.05 the two are not told apart by it. Each p and each attack is \
 one test: of twenty, one may come out by chance. Attacks on weights ask the same questions at every seed: their \
-counts are of all seeds, their intervals of one seed's questions.";
+counts are of all seeds, their intervals of one seed's questions. Told by: of the length of a reply, words of \
+refusal and missing log-probabilities the one that tells questions about forgotten people best from the same about \
+names that no model has seen, by its AUC: 0.5 tells nothing, 0 and 1 everything.";
 
 /// A comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -172,9 +174,11 @@ impl Report {
             "fluency, retain",
             "hard non-targets",
             "mixed, retained half",
+            "told by (AUC)",
         ];
         let mut rows = vec![cells(&head)];
         rows.extend(self.lines.iter().map(|it| {
+            let told = it.most_telling();
             vec![
                 it.label.clone(),
                 estimate(&it.strength),
@@ -186,6 +190,7 @@ impl Report {
                 number(it.fluency_retain.value, 2),
                 estimate(&it.hard),
                 estimate(&it.mixed),
+                told.map_or("n/a".to_owned(), |it| format!("{} {}", it.by, number(it.auc, 3))),
             ]
         }));
         Table { title: "Memory, choices and side effects", rows }
@@ -201,6 +206,7 @@ impl Report {
             "peak memory MiB",
             "topic request ms",
             "other request ms",
+            "told by time (AUC)",
         ];
         let mut rows = vec![cells(&head)];
         rows.extend(self.lines.iter().map(|it| {
@@ -214,6 +220,7 @@ impl Report {
                 number(cost.peak_bytes / 1_048_576.0, 0),
                 number(1e3 * cost.forget_overhead, 2),
                 number(1e3 * cost.other_overhead, 2),
+                number(cost.told, 3),
             ]
         }));
         Table {
@@ -460,7 +467,7 @@ mod tests {
         let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["lines"][2]["method"], "npo");
-        assert_eq!(json["phenomena"].as_array().map(Vec::len), Some(6));
+        assert_eq!(json["phenomena"].as_array().map(Vec::len), Some(7));
         assert!(folder.path().join("report.html").exists());
     }
 }

@@ -136,6 +136,16 @@ pub struct Representation {
     pub retain: Vec<f64>,
 }
 
+/// How well one sign of a reply tells forget questions from the same about names that no model has seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// The sign.
+    pub by: String,
+    /// AUC; 0.5 cannot be told apart, 0 and 1 can.
+    #[serde(with = "number")]
+    pub auc: f64,
+}
+
 /// Everything that was measured.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Measured {
@@ -157,6 +167,9 @@ pub struct Measured {
     pub whitebox: Vec<Found>,
     /// Hidden states; `None` of guards and of gold.
     pub representation: Option<Representation>,
+    /// What tells forget questions, time apart.
+    #[serde(default)]
+    pub told: Vec<Told>,
 }
 
 /// What training took, apart from time.
@@ -174,7 +187,7 @@ pub struct Training {
 
 /// Part of a point's key: raised whenever a result of the same settings comes to mean something else, so
 /// that points of an older program are measured again.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What differs from one machine to the next, and from one run to the next.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -187,6 +200,8 @@ pub struct Timing {
     pub forget_requests: Option<RequestTime>,
     /// Other requests.
     pub other_requests: Option<RequestTime>,
+    /// AUC by which the time to the whole reply tells forget questions, see [`Told`].
+    pub told: Option<f64>,
     /// Largest resident memory of the process during the point, in bytes.
     pub peak_bytes: Option<u64>,
 }

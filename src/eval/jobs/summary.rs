@@ -3,10 +3,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::cost::{Cost, cost};
 use super::grid::{Bound, Kind};
 use super::intervals::{Estimate, crossed, utility, utility_gain, wilson};
 use super::result::{
-    Asked, Count, Found, Measured, PointResult, RequestTime, Status, Timing, Training, number,
+    Asked, Count, Found, Measured, PointResult, RequestTime, Status, Told, Training, number,
 };
 use crate::eval::metrics::membership::privleak;
 use crate::eval::whitebox::excess;
@@ -49,32 +50,6 @@ impl WhiteboxLine {
     pub fn succeeds(&self) -> bool {
         self.excess > 0.0
     }
-}
-
-/// Means over seeds of what a row costs; NaN where it was not measured.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Cost {
-    /// Seconds of training.
-    #[serde(with = "number")]
-    pub train_seconds: f64,
-    /// Optimiser steps.
-    #[serde(with = "number")]
-    pub steps: f64,
-    /// Floating-point operations.
-    #[serde(with = "number")]
-    pub flops: f64,
-    /// Forget rows seen.
-    #[serde(with = "number")]
-    pub samples: f64,
-    /// Largest resident memory, bytes.
-    #[serde(with = "number")]
-    pub peak_bytes: f64,
-    /// Seconds of a request about the topic, beyond the untouched model's.
-    #[serde(with = "number")]
-    pub forget_overhead: f64,
-    /// Seconds of another request, beyond the untouched model's.
-    #[serde(with = "number")]
-    pub other_overhead: f64,
 }
 
 /// One line of the report.
@@ -127,6 +102,8 @@ pub struct Line {
     pub hard: Estimate,
     /// Right retained halves of mixed questions.
     pub mixed: Estimate,
+    /// By which signs forget questions are told, time apart: means over seeds.
+    pub told: Vec<Told>,
     /// Black-box attacks.
     pub attacks: Vec<AttackLine>,
     /// Attacks on weights.
@@ -148,6 +125,13 @@ impl Line {
     pub fn worst_attack(&self) -> Option<&AttackLine> {
         let asked = self.attacks.iter().filter(|it| it.chance <= 0.0 && it.leaked.of > 0);
         asked.max_by(|a, b| a.leaked.share().total_cmp(&b.leaked.share()))
+    }
+
+    /// The sign that tells forget questions best, whichever way.
+    #[must_use]
+    pub fn most_telling(&self) -> Option<&Told> {
+        let known = self.told.iter().filter(|it| it.auc.is_finite());
+        known.max_by(|a, b| (a.auc - 0.5).abs().total_cmp(&(b.auc - 0.5).abs()))
     }
 }
 
@@ -174,11 +158,6 @@ fn of_rows(
         side(measured).iter().map(&of).filter(|it| !it.is_nan()).collect()
     };
     crossed(&all.iter().copied().map(cell).collect::<Vec<Vec<f64>>>())
-}
-
-/// Mean of those that are there; NaN of none.
-fn mean_of(values: impl Iterator<Item = Option<f64>>) -> f64 {
-    mean(&values.flatten().collect::<Vec<f64>>())
 }
 
 /// The points that everything is set beside.
@@ -302,6 +281,7 @@ fn line(points: &[&PointResult], beside: Beside<'_>) -> Line {
         fluency_retain: of_rows(&all, retain, |it| it.fluency),
         hard: crossed(&hard),
         mixed: wilson(retained.hits, retained.of),
+        told: told(&all),
         attacks: attack_lines(&all, beside.gold()),
         whitebox: whitebox_lines(&all),
         cosine_forget: cosines(|it| it.representation.clone().unwrap_or_default().forget),
@@ -309,6 +289,16 @@ fn line(points: &[&PointResult], beside: Beside<'_>) -> Line {
         cost: cost(points),
         log_ratios,
     }
+}
+
+/// The mean of each sign.
+fn told(all: &[&Measured]) -> Vec<Told> {
+    let Some(first) = all.first() else { return Vec::new() };
+    let of = |by: &str| {
+        let aucs = all.iter().flat_map(|it| &it.told).filter(|it| it.by == by).map(|it| it.auc);
+        mean(&aucs.collect::<Vec<f64>>())
+    };
+    first.told.iter().map(|it| Told { by: it.by.clone(), auc: of(&it.by) }).collect()
 }
 
 fn attack_lines(all: &[&Measured], gold: Option<&Measured>) -> Vec<AttackLine> {
@@ -361,24 +351,6 @@ fn whitebox_lines(all: &[&Measured]) -> Vec<WhiteboxLine> {
     lines
 }
 
-fn cost(points: &[&PointResult]) -> Cost {
-    let training = |of: fn(&Training) -> Option<f64>| {
-        mean_of(points.iter().map(|it| it.training.as_ref().and_then(of)))
-    };
-    let beyond = |of: fn(&Timing) -> Option<RequestTime>| {
-        mean_of(points.iter().map(|it| of(&it.timing).map(|it| it.beyond)))
-    };
-    Cost {
-        train_seconds: mean_of(points.iter().map(|it| it.timing.train_seconds)),
-        steps: training(|it| it.steps.map(|it| it as f64)),
-        flops: training(|it| it.flops),
-        samples: training(|it| it.samples.map(|it| it as f64)),
-        peak_bytes: mean_of(points.iter().map(|it| it.timing.peak_bytes.map(|it| it as f64))),
-        forget_overhead: beyond(|it| it.forget_requests),
-        other_overhead: beyond(|it| it.other_requests),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::result::Attacked;
@@ -399,7 +371,14 @@ pub(crate) mod tests {
             let mut npo = point("npo", Kind::Unlearn, seed, rows(right, 0.005));
             npo.timing.forget_requests = Some(RequestTime { seconds: 0.15, beyond: 0.05 });
             npo.training = Some(Training { steps: Some(10 * seed), ..Training::default() });
+            npo.timing.told = Some(0.25 * seed as f64);
             let measured = npo.measured.as_mut().unwrap();
+            let told = |by: &str, auc| Told { by: by.to_owned(), auc };
+            measured.told = vec![
+                told("length", 0.6),
+                told("refusal", 0.2 * seed as f64),
+                told("none", f64::NAN),
+            ];
             measured.attacks = vec![Attacked {
                 name: "mixed-comment".to_owned(),
                 leaked: Count { hits: 1, of: 4 },
@@ -432,6 +411,9 @@ pub(crate) mod tests {
         assert!((npo.cost.steps - 15.0).abs() < 1e-12);
         assert!((npo.cost.forget_overhead - 0.05).abs() < 1e-12);
         assert!(npo.cost.other_overhead.is_nan());
+        assert!((npo.cost.told - 0.375).abs() < 1e-12);
+        let telling = npo.most_telling().unwrap();
+        assert!(telling.by == "refusal" && (telling.auc - 0.3).abs() < 1e-12, "{telling:?}");
         assert_eq!(npo.worst_attack().unwrap().leaked, Count { hits: 2, of: 8 });
         assert!((npo.mixed.value - 0.75).abs() < 1e-12);
         // Two seeds of five of five against none of five: (6/7 - 1/7) - 1.96 sqrt(2 * 6/49 / 7).

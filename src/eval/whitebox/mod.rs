@@ -9,12 +9,15 @@
 pub mod ccs;
 pub mod concept_vectors;
 pub mod corrupted;
+pub mod direction;
 pub mod gcg;
 pub mod linear_probe;
 pub mod logit_lens;
+pub mod pruning;
 pub mod quantisation;
 pub mod recovery;
 pub mod relearning;
+pub mod relearning_lora;
 pub mod report;
 pub mod states;
 pub mod weights;
@@ -189,10 +192,28 @@ pub const ATTACKS: &[Attack] = &[
         run: relearning::run,
     },
     Attack {
+        name: "relearning_lora",
+        about: "low-rank adapters trained on some forget rows, asked about others",
+        of_guards: OfGuards::Nothing,
+        run: relearning_lora::run,
+    },
+    Attack {
         name: "recovery",
         about: "finetuning on retain or unrelated rows, asked about forget rows",
         of_guards: OfGuards::Nothing,
         run: recovery::run,
+    },
+    Attack {
+        name: "direction",
+        about: "the direction that sets forget questions apart, taken out of the weights",
+        of_guards: OfGuards::Nothing,
+        run: direction::run,
+    },
+    Attack {
+        name: "pruning",
+        about: "weights that matter for replies to forget questions alone, set to zero",
+        of_guards: OfGuards::Nothing,
+        run: pruning::run,
     },
     Attack {
         name: "quantisation",

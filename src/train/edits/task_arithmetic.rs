@@ -58,7 +58,7 @@ fn finetune(model: &Trainable, job: &Job<'_>) -> std::result::Result<Trainable, 
         let fact = stream.pick(job.forget);
         (fact.dialogue_with(&fact.answer), false)
     };
-    fit.run_marked(&finetuned, next, |batch, _| {
+    fit.run_marked(&finetuned.vars, next, |batch, _| {
         job.saw(batch.label_counts.len());
         job.trained(&model.decoder, batch.ids.len());
         finetuned.label_nll(batch)?.mean_all()

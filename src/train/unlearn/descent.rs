@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use crate::train::checkpoint::Checkpoint;
 use crate::train::fit::{Schedule, TrainError, progress};
 use crate::train::methods::{Loss, Method};
 use crate::train::named::tensors_mut;
+use crate::train::recompute::Recompute;
 
 /// What a run has cost so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -70,17 +72,19 @@ pub struct Descent<'a> {
     pub method: &'a dyn Method,
     /// What is trained on.
     pub material: &'a Material,
-    /// The steps.
+    /// The passes.
     pub draws: &'a [Draw],
-    /// Learning rates; as many steps as there are draws.
+    /// Learning rates; as many steps as [`Plan::steps`] makes of the draws.
     pub schedule: Schedule,
+    /// Whether blocks run again for their gradients, instead of keeping their activations.
+    pub recompute: bool,
     /// Folder of the checkpoint; `None` keeps none.
     pub checkpoint: Option<PathBuf>,
     /// What this run is; a checkpoint of another run is refused.
     pub identity: String,
     /// Time between checkpoints.
     pub every: Duration,
-    /// How rows are drawn for what is trained beforehand.
+    /// How passes make steps, and how rows are drawn for what is trained beforehand.
     pub plan: Plan,
 }
 
@@ -95,11 +99,25 @@ struct Prepared {
     offset_labels: Vec<Vec<Option<u32>>>,
 }
 
-/// Values of one step.
+/// Values of one step: those of its passes, each by its share of the step's forget rows.
+#[derive(Default)]
 struct Values {
     total: f32,
     forget: Option<f32>,
     retain: Option<f32>,
+}
+
+impl Values {
+    fn add(&mut self, pass: &Self, share: f32) {
+        let add = |sum: &mut Option<f32>, value: Option<f32>| {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.0) + share * value);
+            }
+        };
+        self.total += share * pass.total;
+        add(&mut self.forget, pass.forget);
+        add(&mut self.retain, pass.retain);
+    }
 }
 
 fn value(tensor: &Tensor) -> Result<f32, TrainError> {
@@ -129,14 +147,14 @@ impl Descent<'_> {
             // A run that goes on has counted it already.
             outcome.counters = counted;
         }
-        let bar = progress(self.draws.len() as u64, outcome.counters.steps);
+        let bar = progress(self.schedule.steps, outcome.counters.steps);
         let mut saved = Instant::now();
-        for draw in self.draws.iter().skip(outcome.counters.steps as usize) {
+        for draws in self.plan.steps(self.draws).skip(outcome.counters.steps as usize) {
             if outcome.stopped {
                 break;
             }
             let beside = (reference.as_ref(), &prepared);
-            let values = self.step(student, &mut optimiser, draw, beside, &mut outcome)?;
+            let values = self.step(student, &mut optimiser, draws, beside, &mut outcome)?;
             outcome.counters.seconds = before + start.elapsed().as_secs_f64();
             report(&bar, &values);
             if saved.elapsed() >= self.every {
@@ -153,14 +171,58 @@ impl Descent<'_> {
         &self,
         student: &Student,
         optimiser: &mut AdamW,
-        draw: &Draw,
-        (reference, prepared): (Option<&Decoder>, &Prepared),
+        draws: &[Draw],
+        beside: (Option<&Decoder>, &Prepared),
         outcome: &mut Outcome,
     ) -> Result<Values, TrainError> {
+        let (decoder, number) = (student.decoder()?, outcome.counters.steps);
+        let rows: usize = draws.iter().map(|it| it.forget.len()).sum();
+        let (mut values, mut sum) = (Values::default(), None::<GradStore>);
+        for draw in draws {
+            let share = draw.forget.len() as f32 / rows as f32;
+            let (pass, grads) = self.pass(&decoder, draw, share, beside, outcome)?;
+            let Some(grads) = grads else {
+                // The weights are those of the last step, which was good.
+                self.save(student, optimiser, outcome)?;
+                return Err(TrainError::Diverged { step: number, loss: pass.total });
+            };
+            values.add(&pass, share);
+            match &mut sum {
+                Some(sum) => sum.extend(grads)?,
+                None => sum = Some(grads),
+            }
+        }
+        if let Some(grads) = sum {
+            let norm = optimiser.step(&grads, self.schedule.learning_rate(number))?;
+            if !norm.is_finite() {
+                // The weights are lost already; they are not saved.
+                return Err(TrainError::Diverged { step: number, loss: f32::NAN });
+            }
+        }
+        outcome.counters.steps += 1;
+        outcome.counters.samples += rows as u64;
+        outcome.loss = values.total;
+        outcome.stopped = values.forget.is_some_and(|it| self.method.done(it));
+        if let (Some(retain), Some(draw)) = (values.retain, draws.first()) {
+            outcome.carried = self.method.carry(outcome.carried, draw.epoch, retain);
+        }
+        Ok(values)
+    }
+
+    /// The losses of a pass, and the gradients of `share` times the whole one if that is a number.
+    fn pass(
+        &self,
+        decoder: &Decoder,
+        draw: &Draw,
+        share: f32,
+        (reference, prepared): (Option<&Decoder>, &Prepared),
+        outcome: &mut Outcome,
+    ) -> Result<(Values, Option<GradStore>), TrainError> {
         let [forget, answers, retain] = self.rows(draw, prepared);
-        let decoder = student.decoder()?;
+        let recompute = Recompute::default();
+        let model = Pass::new(decoder);
         let step = Step {
-            model: Pass::new(&decoder),
+            model: if self.recompute { model.recomputed(&recompute) } else { model },
             reference: reference.map(Pass::new),
             epoch: draw.epoch,
             carried: outcome.carried,
@@ -174,31 +236,16 @@ impl Descent<'_> {
             forget: loss.forget.as_ref().map(value).transpose()?,
             retain: loss.retain.as_ref().map(value).transpose()?,
         };
-        let number = outcome.counters.steps;
-        if !values.total.is_finite() {
-            // The weights are those of the last step, which was good.
-            self.save(student, optimiser, outcome)?;
-            return Err(TrainError::Diverged { step: number, loss: values.total });
-        }
-        let rate = self.schedule.learning_rate(number);
-        let norm = optimiser.step(&loss.total.backward()?, rate)?;
-        if !norm.is_finite() {
-            // The weights are lost already; they are not saved.
-            return Err(TrainError::Diverged { step: number, loss: f32::NAN });
-        }
-        outcome.counters.steps += 1;
-        outcome.counters.samples += draw.forget.len() as u64;
         outcome.counters.tokens += step.model.tokens();
         outcome.counters.reference_tokens += step.reference.as_ref().map_or(0, Pass::tokens);
-        outcome.loss = values.total;
-        outcome.stopped = values.forget.is_some_and(|it| self.method.done(it));
-        if let Some(retain) = values.retain {
-            outcome.carried = self.method.carry(outcome.carried, draw.epoch, retain);
+        if !values.total.is_finite() {
+            return Ok((values, None));
         }
-        Ok(values)
+        let grads = recompute.backward(&(loss.total * f64::from(share))?)?;
+        Ok((values, Some(grads)))
     }
 
-    /// Forget rows, their other answers, and retain rows of a step.
+    /// Forget rows, their other answers, and retain rows of a pass.
     fn rows(&self, draw: &Draw, prepared: &Prepared) -> [Rows; 3] {
         let pack = |tokens: Vec<Tokens>, reference_nll: Vec<f32>| Rows {
             batch: Batch::of(&tokens),

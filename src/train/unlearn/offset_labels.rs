@@ -199,7 +199,7 @@ impl Descent<'_> {
             method: &Reinforcing,
             draws: &draws,
             schedule: Schedule {
-                steps: draws.len() as u64,
+                steps: plan.steps(&draws).count() as u64,
                 peak: wanted.learning_rate as f32,
                 warmup: 0,
                 ..self.schedule

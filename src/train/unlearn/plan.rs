@@ -3,7 +3,7 @@
 
 use crate::seed::Stream;
 
-/// The rows of one step, by number.
+/// The rows of one pass, by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draw {
     /// Passes over the forget set before this one.
@@ -23,14 +23,16 @@ pub struct Plan {
     pub seed: u64,
     /// Passes over the forget set.
     pub epochs: usize,
-    /// Forget rows per step, at least 1.
+    /// Forget rows per pass, at least 1.
     pub batch: usize,
+    /// Passes per step, whose gradients are added up, at least 1.
+    pub accumulate: usize,
 }
 
 impl Plan {
-    /// The steps of a run over `forget` rows, each paired with a uniformly drawn one of `retain` rows
+    /// The passes of a run over `forget` rows, each paired with a uniformly drawn one of `retain` rows
     /// (TOFU, arXiv:2401.06121) and with `per_row` of its own other answers, of which `choices` says
-    /// how many there are. The last step of an epoch may have fewer rows.
+    /// how many there are. The last pass of an epoch may have fewer rows.
     #[must_use]
     pub fn draws(
         &self,
@@ -57,10 +59,16 @@ impl Plan {
         draws
     }
 
+    /// The passes of each step: no step reaches into another epoch.
+    pub fn steps<'a>(&self, draws: &'a [Draw]) -> impl Iterator<Item = &'a [Draw]> + use<'a> {
+        let accumulate = self.accumulate.max(1);
+        draws.chunk_by(|a, b| a.epoch == b.epoch).flat_map(move |it| it.chunks(accumulate))
+    }
+
     /// Steps of one epoch over `forget` rows.
     #[must_use]
     pub fn steps_per_epoch(&self, forget: usize) -> usize {
-        forget.div_ceil(self.batch.max(1))
+        forget.div_ceil(self.batch.max(1)).div_ceil(self.accumulate.max(1))
     }
 }
 
@@ -70,7 +78,7 @@ mod tests {
 
     #[test]
     fn every_epoch_sees_every_forget_row_once() {
-        let plan = Plan { seed: 5, epochs: 3, batch: 4 };
+        let plan = Plan { seed: 5, epochs: 3, batch: 4, accumulate: 1 };
         let draws = plan.draws(10, 7, 2, |row| row + 1);
         assert_eq!(draws.len(), 3 * plan.steps_per_epoch(10));
         for epoch in 0..3 {
@@ -89,9 +97,20 @@ mod tests {
         assert_ne!(draws[0].forget, draws[3].forget, "epochs have different orders");
     }
 
+    /// Ten rows by threes are four passes, and by threes of these two steps an epoch.
+    #[test]
+    fn a_step_is_some_passes_of_one_epoch() {
+        let plan = Plan { seed: 5, epochs: 2, batch: 3, accumulate: 3 };
+        let draws = plan.draws(10, 7, 0, |_| 0);
+        let passes: Vec<usize> = plan.steps(&draws).map(<[Draw]>::len).collect();
+        assert_eq!(passes, [3, 1, 3, 1]);
+        assert_eq!(passes.len(), 2 * plan.steps_per_epoch(10));
+    }
+
     #[test]
     fn the_seed_decides() {
-        let draws = |seed| Plan { seed, epochs: 2, batch: 3 }.draws(9, 5, 1, |_| 100);
+        let draws =
+            |seed| Plan { seed, epochs: 2, batch: 3, accumulate: 1 }.draws(9, 5, 1, |_| 100);
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));
     }

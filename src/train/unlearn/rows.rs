@@ -318,7 +318,7 @@ mod tests {
         let source =
             Source::read(&lab("data/forget01.jsonl"), &lab("data/retain99.jsonl")).unwrap();
         let tokenizer = Tokenizer::read(&lab("full"), &[]).unwrap();
-        let plan = Plan { seed: 1, epochs: 1, batch: 8 };
+        let plan = Plan { seed: 1, epochs: 1, batch: 8, accumulate: 1 };
         let kind = Answers::Wrong;
         let draws = plan.draws(20, 780, 1, |it| source.choices(kind, it));
         let material = source.encode(&tokenizer, 512, Some(kind), &draws).unwrap();

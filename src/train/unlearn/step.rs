@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor, Var};
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
 use crate::train::loss::label_nll;
-use crate::train::named::tensors_mut;
+use crate::train::named::{detached, tensors_mut};
+use crate::train::recompute::Recompute;
 
 /// A packed batch and what was computed of it before training.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,7 @@ impl Rows {
 #[derive(Debug)]
 pub struct Pass<'a> {
     decoder: &'a Decoder,
+    recompute: Option<&'a Recompute>,
     tokens: Cell<u64>,
 }
 
@@ -59,7 +61,20 @@ impl<'a> Pass<'a> {
     /// Passes of this decoder.
     #[must_use]
     pub fn new(decoder: &'a Decoder) -> Self {
-        Self { decoder, tokens: Cell::new(0) }
+        Self { decoder, recompute: None, tokens: Cell::new(0) }
+    }
+
+    /// The same, keeping no activations: gradients then come from [`Recompute::backward`].
+    #[must_use]
+    pub fn recomputed(self, by: &'a Recompute) -> Self {
+        Self { recompute: Some(by), ..self }
+    }
+
+    fn forward(&self, decoder: &Decoder, rows: Tensor, batch: &Batch) -> Result<Tensor> {
+        match self.recompute {
+            Some(recompute) => recompute.forward(decoder, rows, &batch.starts),
+            None => decoder.forward(rows, &batch.starts),
+        }
     }
 
     /// Input tokens so far.
@@ -71,7 +86,7 @@ impl<'a> Pass<'a> {
     fn residual(&self, decoder: &Decoder, batch: &Batch) -> Result<Tensor> {
         self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
         let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
-        decoder.forward(decoder.embed(&ids)?, &batch.starts)
+        self.forward(decoder, decoder.embed(&ids)?, batch)
     }
 
     /// Logits of every row, prompts included: `[rows, vocab]`.
@@ -110,7 +125,7 @@ impl<'a> Pass<'a> {
         };
         self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
         let rest = Decoder { blocks: blocks.to_vec(), ..self.decoder.clone() };
-        rest.forward(residual, &batch.starts)
+        self.forward(&rest, residual, batch)
     }
 
     /// Logits of the rows that predict a label, of the residual stream after the last block:
@@ -133,11 +148,7 @@ impl<'a> Pass<'a> {
     /// The same weights without gradients. Its passes are to be counted here, see [`Pass::charge`].
     #[must_use]
     pub fn frozen(&self) -> Decoder {
-        let mut decoder = self.decoder.clone();
-        for (_, tensor) in tensors_mut(&mut decoder) {
-            *tensor = tensor.detach();
-        }
-        decoder
+        detached(self.decoder.clone())
     }
 
     /// The same weights as variables of their own, each beside the weight that it is a copy of. Weights

@@ -18,7 +18,7 @@ use crate::train::methods::{Loss, METHODS, find};
 use crate::train::named::tensors_mut;
 use crate::train::trainable::tests::tiny_config;
 
-const PLAN: Plan = Plan { seed: 3, epochs: 3, batch: 2 };
+const PLAN: Plan = Plan { seed: 3, epochs: 3, batch: 2, accumulate: 1 };
 const ROWS: usize = 5;
 const CHOICES: usize = 4;
 
@@ -69,27 +69,41 @@ fn descend(
     student: &Student,
     checkpoint: Option<PathBuf>,
 ) -> Result<Outcome, TrainError> {
-    descend_saving(method, draws, student, (checkpoint, Duration::ZERO))
+    descend_by(method, draws, student, &How { checkpoint, ..How::default() })
 }
 
-/// The same with a time between checkpoints.
-fn descend_saving(
+/// What a run does not depend on, or hardly.
+struct How {
+    checkpoint: Option<PathBuf>,
+    every: Duration,
+    recompute: bool,
+    plan: Plan,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { checkpoint: None, every: Duration::ZERO, recompute: false, plan: PLAN }
+    }
+}
+
+fn descend_by(
     method: &dyn Method,
     draws: &[Draw],
     student: &Student,
-    (checkpoint, every): (Option<PathBuf>, Duration),
+    how: &How,
 ) -> Result<Outcome, TrainError> {
     let reference = initial::decoder(&tiny_config(), 3).unwrap();
-    let steps = (PLAN.epochs * PLAN.steps_per_epoch(ROWS)) as u64;
+    let steps = (how.plan.epochs * how.plan.steps_per_epoch(ROWS)) as u64;
     let descent = Descent {
         method,
         material: &material(),
         draws,
         schedule: Schedule { steps, tokens_per_step: 0, peak: 1e-3, warmup: 3, floor: 0.0 },
-        checkpoint,
+        checkpoint: how.checkpoint.clone(),
         identity: "tiny".to_owned(),
-        every,
-        plan: PLAN,
+        every: how.every,
+        recompute: how.recompute,
+        plan: how.plan,
     };
     descent.run(student, reference)
 }
@@ -192,6 +206,67 @@ fn resumed_is_the_same_as_uninterrupted() {
     }
 }
 
+fn near(got: &Student, want: &Student, what: &str) {
+    for (got, want) in values(got).iter().flatten().zip(values(want).iter().flatten()) {
+        assert!((got - want).abs() < 2e-5, "{what}: {got} {want}");
+    }
+}
+
+/// Blocks that run again end where blocks that are kept do; so does an adversary between them.
+#[test]
+fn recomputed_is_the_same_as_kept() {
+    for (name, lora) in [("npo", None), ("dpo", LORA), ("rmu_lat", None), ("scrub", None)] {
+        let method = method(name);
+        let draws = draws(method.as_ref());
+        let (kept, again) = (student(method.as_ref(), lora), student(method.as_ref(), lora));
+        let want = descend(method.as_ref(), &draws, &kept, None).unwrap();
+        let how = How { recompute: true, ..How::default() };
+        let got = descend_by(method.as_ref(), &draws, &again, &how).unwrap();
+        assert_eq!(got.counters.tokens, want.counters.tokens, "{name}");
+        near(&again, &kept, name);
+    }
+}
+
+/// The mean over sequences, whatever they are packed with.
+#[derive(Debug)]
+struct OfSequences;
+
+impl Method for OfSequences {
+    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
+        let batch = &step.forget.batch;
+        let each = terms::sequence_means(&step.model.nll(batch)?, &batch.label_counts)?;
+        let total = each.mean_all()?;
+        Ok(Loss { forget: Some(total.clone()), total, retain: None })
+    }
+}
+
+/// Four rows at once, and twice two of them; an epoch of five ends with a step of one row in either.
+#[test]
+fn accumulated_is_the_same_as_at_once() {
+    let run = |batch, accumulate, parts: &[usize]| {
+        let plan = Plan { batch, accumulate, ..PLAN };
+        let draws = plan.draws(ROWS, ROWS, 0, |_| 0);
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = Some(folder.path().join("work"));
+        let mut last = None;
+        for part in parts {
+            let again = student(&OfSequences, None);
+            let how = How { checkpoint: checkpoint.clone(), plan, ..How::default() };
+            let outcome = descend_by(&OfSequences, &draws[..*part], &again, &how).unwrap();
+            last = Some((outcome, again));
+        }
+        last.unwrap()
+    };
+    let (want, at_once) = run(4, 1, &[6]);
+    let (got, accumulated) = run(2, 2, &[9]);
+    assert_eq!((got.counters.steps, got.counters.samples), (6, 15));
+    assert_eq!(want.counters.steps, 6);
+    assert!((got.loss - want.loss).abs() < 1e-5, "{} {}", got.loss, want.loss);
+    near(&accumulated, &at_once, "accumulated");
+    let (_, resumed) = run(2, 2, &[3, 9]);
+    assert_eq!(values(&resumed), values(&accumulated), "resumed after an epoch");
+}
+
 /// A loss that is not a number from the third step on.
 #[derive(Debug)]
 struct Breaks;
@@ -210,8 +285,8 @@ fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() {
     let checkpoint = Some(folder.path().join("work"));
     let draws = draws(&Breaks);
     // A run too short to have saved anything on its way.
-    let saving = (checkpoint.clone(), Duration::MAX);
-    let error = descend_saving(&Breaks, &draws, &student(&Breaks, None), saving).unwrap_err();
+    let saving = How { checkpoint: checkpoint.clone(), every: Duration::MAX, ..How::default() };
+    let error = descend_by(&Breaks, &draws, &student(&Breaks, None), &saving).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { step: 3, .. }), "{error}");
     let again = student(&Breaks, None);
     let outcome = descend(&Breaks, &draws[..3], &again, checkpoint).unwrap();
@@ -240,6 +315,8 @@ fn job(folder: &Path, name: &str) -> UnlearnJob {
         epochs: Some(2),
         learning_rate: Some(1e-2),
         batch: 10,
+        accumulate: 1,
+        recompute: false,
         seed: 5,
         lora: LORA,
         locate: None,
@@ -337,7 +414,8 @@ fn offset_labels_are_what_somebody_else_would_be_told() {
         checkpoint: None,
         identity: String::new(),
         every: Duration::MAX,
-        plan: Plan { seed: 1, epochs: 1, batch: 10 },
+        recompute: false,
+        plan: Plan { seed: 1, epochs: 1, batch: 10, accumulate: 1 },
     };
     let mut counters = Counters::default();
     let labels = descent.offset_labels(wanted, &reference, &mut counters).unwrap();

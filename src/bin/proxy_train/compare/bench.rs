@@ -241,6 +241,11 @@ impl<'a> Bench<'a> {
         };
         result.timing.forget_requests = of(&self.material.forget)?;
         result.timing.other_requests = of(&self.material.hard)?;
+        let told = self.runtime.block_on(measure::told(subject, self.job))?;
+        if let (Some((told, by_time)), Some(measured)) = (told, &mut result.measured) {
+            measured.told = told;
+            result.timing.told = Some(by_time).filter(|it| it.is_finite());
+        }
         Ok(())
     }
 

@@ -49,22 +49,32 @@ pub(super) fn model(job: &Job, point: &Point<'_>, folder: &Path) -> anyhow::Resu
             Ok(as_it_is(job.second_gold.as_deref().context("the job has no second gold")?))
         }
         Action::Model(folder) => Ok(as_it_is(folder)),
-        Action::Unlearn { method, set, epochs, learning_rate, batch, lora, locate } => {
-            unlearnt(&UnlearnJob {
-                model: job.model.clone(),
-                method,
-                set: set.clone(),
-                forget,
-                retain,
-                out: folder.to_owned(),
-                epochs: *epochs,
-                learning_rate: *learning_rate,
-                batch: *batch,
-                seed: point.seed,
-                lora: lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
-                locate: *locate,
-            })
-        }
+        Action::Unlearn {
+            method,
+            set,
+            epochs,
+            learning_rate,
+            batch,
+            accumulate,
+            recompute,
+            lora,
+            locate,
+        } => unlearnt(&UnlearnJob {
+            model: job.model.clone(),
+            method,
+            set: set.clone(),
+            forget,
+            retain,
+            out: folder.to_owned(),
+            epochs: *epochs,
+            learning_rate: *learning_rate,
+            batch: *batch,
+            accumulate: *accumulate,
+            recompute: *recompute,
+            seed: point.seed,
+            lora: lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
+            locate: *locate,
+        }),
         Action::Edit { edit, strength } => {
             // An edit takes seconds; half of one is not gone on with.
             if folder.exists() {
