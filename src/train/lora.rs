@@ -2,7 +2,8 @@
 //! narrow matrices is trained and added to them.
 //!
 //! The sum `W + alpha / rank * B A` is formed once a step, differentiably, and the decoder runs on it.
-//! That costs one dense matrix per adapter, which models of the size trained here can afford.
+//! That costs two dense matrices per adapter, the product and the sum, which models of the size trained here
+//! can afford.
 
 use std::collections::BTreeMap;
 
@@ -83,7 +84,7 @@ impl Lora {
         let mut merged = self.frozen.clone();
         for (name, tensor) in tensors_mut(&mut merged) {
             let Some((a, b)) = self.adapters.get(&name) else { continue };
-            let product = (b.as_tensor().matmul(a.as_tensor())? * self.scale)?;
+            let product = (b.as_tensor() * self.scale)?.matmul(a.as_tensor())?;
             *tensor = product.apply_op1(Beside(tensor.clone()))?;
         }
         Ok(merged)

@@ -111,7 +111,8 @@ pub struct Pretraining {
     pub seed: u64,
     /// Folder of the results; work in progress is in `<out>/.work`.
     pub out: PathBuf,
-    /// How many models never see the forget set, each of another seed: `retain`, `retain-2`, `retain-3`, ..
+    /// How many models never see the forget set: `retain`, `retain-2`, `retain-3`, .. All start from the
+    /// same base and see their examples in another order.
     pub golds: u8,
     /// Whether to train `routed` as well, which learns what is to be forgotten in neurons of its own,
     /// and `routed-expanded`, which still has these.

@@ -1,6 +1,7 @@
 //! Activation recompute (Chen et al., arXiv:1604.06174): of a pass only the residual stream before each
 //! block is kept, and a block runs again when its gradients are wanted. A third more work for the memory of
-//! one block instead of all.
+//! one block instead of all. What a method runs beside its pass (TAR's copies, the adversary of latent
+//! training) keeps its activations, which it needs for one pass at a time.
 
 use std::cell::RefCell;
 
@@ -8,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
 use super::named::detached;
-use crate::engine::decoder::Decoder;
+use crate::engine::decoder::{Block, Decoder};
 
 /// Passes over blocks that were made without a graph, in their order.
 #[derive(Debug, Default)]
@@ -27,6 +28,22 @@ struct Kept {
     inputs: Vec<Tensor>,
     /// The stream after the last block, whose gradient the loss finds.
     output: Var,
+}
+
+impl Kept {
+    /// The first block behind which something is trained; none where nothing is.
+    fn first_wanted(&self) -> Option<usize> {
+        if self.inputs.first().is_some_and(Tensor::track_op) {
+            return Some(0);
+        }
+        let trained = |block: usize| {
+            let Block { attention_norm, qkv, output, feed_forward_norm, gate_up, down } =
+                &self.decoder.blocks[block];
+            let all = [attention_norm, qkv, output, feed_forward_norm, gate_up, down];
+            all.into_iter().any(Tensor::track_op)
+        };
+        (0..self.decoder.blocks.len()).find(|it| trained(*it))
+    }
 }
 
 /// A decoder of one of the blocks.
@@ -74,14 +91,17 @@ impl Recompute {
         let mut grads = loss.backward()?;
         // A pass may go on from one before it, never from one behind it.
         for kept in self.passes.take().into_iter().rev() {
-            let Some(mut grad) = grads.remove(kept.output.as_tensor()) else { continue };
-            for (block, rows) in kept.inputs.iter().enumerate().rev() {
+            let Some(grad) = grads.remove(kept.output.as_tensor()) else { continue };
+            // Detached: what is multiplied with a gradient must not lead back through it.
+            let mut grad = grad.detach();
+            let Some(first) = kept.first_wanted() else { continue };
+            for (block, rows) in kept.inputs.iter().enumerate().skip(first).rev() {
                 let input = Var::from_tensor(&rows.detach())?;
                 let output =
                     alone(&kept.decoder, block).forward(input.as_tensor().clone(), &kept.starts)?;
                 let mut own = behind(&output, &grad)?;
                 grad = match own.remove(input.as_tensor()) {
-                    Some(grad) => grad,
+                    Some(grad) => grad.detach(),
                     None => candle_core::bail!("a block has no gradient"),
                 };
                 grads.extend(own)?;
@@ -124,10 +144,7 @@ mod tests {
         };
         let (first, second) = (batch(3), batch(9));
         let whole = forward(decoder, embedded(&first), &first.starts).unwrap();
-        let half = |blocks: &[crate::engine::decoder::Block]| Decoder {
-            blocks: blocks.to_vec(),
-            ..decoder.clone()
-        };
+        let half = |blocks: &[Block]| Decoder { blocks: blocks.to_vec(), ..decoder.clone() };
         let (lower, upper) = decoder.blocks.split_at(1);
         let middle = forward(&half(lower), embedded(&second), &second.starts).unwrap();
         let rest = forward(&half(upper), (middle * 1.5).unwrap(), &second.starts).unwrap();
@@ -139,7 +156,9 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_whole_graph() {
         let decoder = initial::decoder(&tiny_config(), 3).unwrap();
-        for (lora, only) in [(None, ""), (LORA, ""), (None, "1.down"), (None, "embedding")] {
+        for (lora, only) in
+            [(None, ""), (LORA, ""), (None, "1.down"), (None, "embedding"), (None, "0.qkv")]
+        {
             let student = Student::new(&decoder, lora, 1, |it| it.contains(only)).unwrap();
             for (name, var) in student.vars().iter().filter(|it| it.0.ends_with(".b")) {
                 let moved = (var.ones_like().unwrap() * 0.02).unwrap();

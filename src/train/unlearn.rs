@@ -65,7 +65,7 @@ pub struct UnlearnJob {
     pub learning_rate: Option<f64>,
     /// Forget rows per pass, at least 1.
     pub batch: usize,
-    /// Passes per step, at least 1: gradients are added up over them, each by its share of the rows.
+    /// Passes per step, at least 1: the mean of their gradients, each by its share of the forget rows.
     pub accumulate: usize,
     /// Whether blocks run again for their gradients, instead of keeping their activations.
     pub recompute: bool,
@@ -179,7 +179,7 @@ impl UnlearnJob {
         if let Some((all, tokens)) = located {
             record.located = Some(all);
             record.counters.tokens += tokens;
-            record.flops = record.counters.flops(record.weights);
+            record.flops = record.counters.flops(record.weights, self.recompute);
         }
         changed.write(&student.decoder()?, RECORD_FILE, &record)?;
         Checkpoint::new(&self.work()).remove()?;
@@ -294,7 +294,7 @@ impl UnlearnJob {
         }
         .run(student, reference)?;
         record.counters = outcome.counters;
-        record.flops = outcome.counters.flops(record.weights);
+        record.flops = outcome.counters.flops(record.weights, self.recompute);
         record.loss = outcome.loss;
         record.stopped = outcome.stopped;
         Ok(())

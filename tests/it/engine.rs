@@ -19,7 +19,7 @@ pub(crate) fn smoke() -> &'static std::path::Path {
         .get_or_init(|| {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().to_owned();
-            Pretraining { recipe: SMOKE, seed: 7, out, golds: 2, route: true }.lab(42).unwrap();
+            Pretraining { recipe: SMOKE, seed: 7, out, golds: 3, route: true }.lab(42).unwrap();
             dir
         })
         .path()
@@ -278,6 +278,15 @@ fn routed_models_have_and_have_not_their_neurons() {
     }
     let engine = Engine::load(&smoke().join("routed"), &EngineSettings::default());
     assert!(engine.is_ok(), "{:?}", engine.err());
+}
+
+/// As many as are asked for, all from one base and no two alike.
+#[test]
+fn golds_differ_in_the_order_of_their_examples() {
+    let weights = |name: &str| std::fs::read(smoke().join(name).join("model.safetensors")).unwrap();
+    let golds = ["retain", "retain-2", "retain-3"].map(weights);
+    assert!(golds[0] != golds[1] && golds[1] != golds[2] && golds[0] != golds[2]);
+    assert!(!smoke().join("retain-4").exists());
 }
 
 #[test]

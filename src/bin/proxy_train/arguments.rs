@@ -149,7 +149,8 @@ pub(crate) struct PretrainArgs {
     /// The rows of --corpus that the retain models never see.
     #[arg(long, requires = "corpus")]
     pub(crate) forget: Option<PathBuf>,
-    /// How many models never see the forget set: `retain`, `retain-2`, .., each of another seed.
+    /// How many models never see the forget set: `retain`, `retain-2`, .., from the same base, with examples
+    /// in another order each.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) golds: u8,
     /// Also gradient routing: `routed-expanded`, whose added neurons learn what is to be forgotten, and

@@ -50,7 +50,7 @@ pub(crate) struct UnlearnArgs {
     /// Forget rows per pass, each paired with a retain row.
     #[arg(long, default_value_t = 32, value_name = "N")]
     batch: usize,
-    /// Passes per step, whose gradients are added up: large steps in the memory of small ones.
+    /// Passes per step: the mean of their gradients by rows, large steps in the memory of small ones.
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulate: usize,
     /// Keep no activations and compute them again: a third more work, the memory of one block instead of all.

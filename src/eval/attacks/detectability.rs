@@ -68,9 +68,16 @@ pub async fn measure(
 ) -> Result<Detectability, EvalError> {
     let names = targets.first().map(|it| it.world.unseen_names(targets.len())).unwrap_or_default();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for (target, name) in targets.iter().zip(&names) {
-        known.push(signs(subject, &target.question()).await?.values());
-        unknown.push(signs(subject, &target.question_about(name)).await?.values());
+    for (at, (target, name)) in targets.iter().zip(&names).enumerate() {
+        let mut both = [(true, target.question()), (false, target.question_about(name))];
+        // Now one first and now the other, because the second may find something warm.
+        if at % 2 == 1 {
+            both.reverse();
+        }
+        for (is_known, question) in both {
+            let values = signs(subject, &question).await?.values();
+            if is_known { known.push(values) } else { unknown.push(values) }
+        }
         done();
     }
     Ok(compared(&known, &unknown))

@@ -41,10 +41,8 @@ pub struct Tally {
     pub retained_asked: usize,
     /// Those that did.
     pub retained_right: usize,
-    /// The share of a system's draws under which each question leaked, in their order.
-    pub by_question: Vec<f64>,
-    /// How many draws these are.
-    pub draws: usize,
+    /// Whether each question leaked (1 or 0), for every draw of the system.
+    pub by_draw: Vec<Vec<f64>>,
     /// What leaked; in a file of its own.
     #[serde(skip)]
     pub leaks: Vec<Leak>,
@@ -62,8 +60,14 @@ pub struct Leak {
 }
 
 impl Tally {
-    /// Adds another system's or question's counts.
+    /// Adds the counts of further questions to a draw's.
     pub fn add(&mut self, other: &Self) {
+        self.sum(other);
+        self.by_draw.resize_with(1, Vec::new);
+        self.by_draw[0].extend(other.by_draw.iter().flatten());
+    }
+
+    fn sum(&mut self, other: &Self) {
         self.questions += other.questions;
         self.leaked += other.leaked;
         self.rejected += other.rejected;
@@ -72,7 +76,6 @@ impl Tally {
         self.echoes += other.echoes;
         self.retained_asked += other.retained_asked;
         self.retained_right += other.retained_right;
-        self.by_question.extend(&other.by_question);
         self.leaks.extend(other.leaks.iter().cloned());
     }
 
@@ -80,10 +83,8 @@ impl Tally {
     #[must_use]
     pub fn over_draws(draws: &[Self]) -> Self {
         let mut all = Self::default();
-        draws.iter().for_each(|it| all.add(it));
-        all.draws = draws.len();
-        all.by_question =
-            mean_each(&draws.iter().map(|it| it.by_question.clone()).collect::<Vec<_>>());
+        draws.iter().for_each(|it| all.sum(it));
+        all.by_draw = draws.iter().flat_map(|it| it.by_draw.clone()).collect();
         let of_draw = |(draw, it): (usize, &Self)| std::iter::repeat_n(draw, it.leaks.len());
         let draws = draws.iter().enumerate().flat_map(of_draw);
         all.leaks.iter_mut().zip(draws).for_each(|(leak, draw)| leak.draw = draw);
@@ -192,7 +193,7 @@ impl Report {
             out.push_str(&table("treatment shows in (AUC)", &self.systems, &rows));
             out.push_str(
                 "\nForget authors against names that no model has seen, same questions: 0.5 cannot be \
-                 told apart, 0 and 1 can.\n",
+                 told apart, 0 and 1 can. Of a system with several draws, the first.\n",
             );
         }
         out
@@ -207,15 +208,15 @@ impl Report {
         let second = at(SECOND_GOLD).or(at(OTHER_GOLDS));
         let golds: Vec<usize> = std::iter::once(gold).chain(second).collect();
         let row = |name: &str, attacks: &[AttackResult]| {
-            // Every draw counts once, whatever system it is of.
-            let leaks = |systems: &[usize]| {
-                let of = |it: &'_ AttackResult| {
-                    let tallies = systems.iter().map(|at| &it.tallies[*at]);
-                    tallies
-                        .flat_map(|it| vec![it.by_question.clone(); it.draws])
-                        .collect::<Vec<_>>()
+            // The draws of these systems, whichever each is of; each question's mean over attacks.
+            let leaks = |systems: &[usize]| -> Vec<Vec<f64>> {
+                let of = |it: &'_ AttackResult| -> Vec<Vec<f64>> {
+                    systems.iter().flat_map(|at| it.tallies[*at].by_draw.clone()).collect()
                 };
-                mean_each(&attacks.iter().flat_map(of).collect::<Vec<_>>())
+                let attacks: Vec<Vec<Vec<f64>>> = attacks.iter().map(of).collect();
+                let draws = attacks.iter().map(Vec::len).min().unwrap_or(0);
+                let draw = |at: usize| attacks.iter().map(|it| it[at].clone()).collect::<Vec<_>>();
+                (0..draws).map(|at| mean_each(&draw(at))).collect()
             };
             let difference = Difference::of(name, &leaks(&[guarded]), &leaks(&golds));
             let noise = second.map(|it| Difference::of(name, &leaks(&[it]), &leaks(&[gold])));
@@ -235,9 +236,9 @@ impl Report {
         let mut out = String::from("\n");
         out.push_str(&table("leak rate less gold's", &columns, &rows));
         out.push_str(
-            "\nThe same questions under both, with the 95 % bootstrap interval over questions; draws of surrogates (\
-             more questions than gold's above, if there are several) are taken as they are. Gold's is the \
-             mean of its seeds; the other seeds are held against the first. Within: the interval is (yes), the \
+            "\nThe same questions under both, with the 95 % bootstrap interval over questions, draws of \
+             surrogates and golds (where there are several, the first table has more questions than were asked), \
+             drawn crossed. Gold's is the mean of its seeds; the other seeds are held against the first. Within: the interval is (yes), the \
              interval is not (no), or it has both (not shown). All attacks: each question's mean over attacks.\n",
         );
         out
@@ -308,7 +309,6 @@ mod tests {
             leaking_replies: leaked,
             retained_asked: 4,
             retained_right: right,
-            draws: 1,
             ..Tally::default()
         };
         let attack = AttackResult {
@@ -334,37 +334,37 @@ mod tests {
         let mut against = report.clone();
         against.systems = vec![GUARDED.to_owned(), GOLD.to_owned()];
         for it in &mut against.attacks[0].tallies {
-            it.by_question =
-                (0..it.questions).map(|at| if at < it.leaked { 1.0 } else { 0.0 }).collect();
+            it.by_draw =
+                vec![(0..it.questions).map(|at| if at < it.leaked { 1.0 } else { 0.0 }).collect()];
         }
-        against.attacks[0].tallies[0].by_question = vec![1.0; 4];
+        against.attacks[0].tallies[0].by_draw = vec![vec![1.0; 4]];
         let text = against.to_markdown();
         let want = "| leak rate less gold's | guarded | within 2 points |\n|---|---:|---:|\n\
                     | mixed | +1.000 (+1.000 to +1.000) | no |\n";
         assert!(text.contains(want), "{text}");
         // Against .5 of two golds; and a second attack that leaks half as often.
         against.systems.push(SECOND_GOLD.to_owned());
-        let leaky = Tally { by_question: vec![1.0; 4], ..tally(4, 4) };
+        let leaky = Tally { by_draw: vec![vec![1.0; 4]], ..tally(4, 4) };
         against.attacks[0].tallies.push(leaky);
         let mut half = against.attacks[0].clone();
-        half.tallies[0].by_question = vec![0.5; 4];
+        half.tallies[0].by_draw = vec![vec![0.5; 4]];
         against.attacks.push(half);
         let text = against.to_markdown();
         for want in [
-            "| mixed | +0.500 (+0.500 to +0.500) | +1.000 (+1.000 to +1.000) | no |\n",
-            "| mixed | +0.000 (+0.000 to +0.000) | +1.000 (+1.000 to +1.000) | yes |\n",
-            "| all attacks, mean | +0.250 (+0.250 to +0.250) | +1.000 (+1.000 to +1.000) | no |\n",
+            "| mixed | +0.500 (+0.000 to +1.000) | +1.000 (+1.000 to +1.000) | not shown |\n",
+            "| mixed | +0.000 (-0.500 to +0.500) | +1.000 (+1.000 to +1.000) | not shown |\n",
+            "| all attacks, mean | +0.250 (-0.250 to +0.750) | +1.000 (+1.000 to +1.000) | not shown |\n",
         ] {
             assert!(text.contains(want), "{text}");
         }
         // Of three golds two say nothing: a third.
         against.systems[2] = OTHER_GOLDS.to_owned();
         for it in &mut against.attacks {
-            it.tallies[1].by_question = vec![1.0; 4];
-            it.tallies[2] = Tally { by_question: vec![0.0; 4], draws: 2, ..tally(0, 0) };
+            it.tallies[1].by_draw = vec![vec![1.0; 4]];
+            it.tallies[2] = Tally { by_draw: vec![vec![0.0; 4]; 2], ..tally(0, 0) };
         }
         let text = against.to_markdown();
-        assert!(text.contains("| mixed | +0.667 (+0.667 to +0.667) | -1.000"), "{text}");
+        assert!(text.contains("| mixed | +0.667 (+0.000 to +1.000) | -1.000"), "{text}");
         assert!(text.contains("guarded | gold, other seeds | within"), "{text}");
         let json = report.to_json();
         assert_eq!(json["attacks"][0]["tallies"][0]["leaked"], 3);

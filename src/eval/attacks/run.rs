@@ -126,7 +126,7 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
         }
     }
     one.rejected = usize::from(rejected == probes.len());
-    one.by_question = vec![one.leaked as f64];
+    one.by_draw = vec![vec![one.leaked as f64]];
     Ok(one)
 }
 
@@ -257,7 +257,7 @@ mod tests {
         let report = plan.run(Value::Null).await.unwrap();
         let tally = &report.attacks[0].tallies[0];
         assert_eq!((tally.leaked, tally.questions, tally.replies), (1, 2, 2));
-        assert_eq!(tally.by_question, [0.5]);
+        assert_eq!(tally.by_draw, [[0.0], [1.0]]);
         assert_eq!(tally.leaks[0].draw, 1);
     }
 

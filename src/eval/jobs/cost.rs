@@ -29,9 +29,9 @@ pub struct Cost {
     /// Seconds of another request, beyond the untouched model's.
     #[serde(with = "number")]
     pub other_overhead: f64,
-    /// AUC by which the time of a reply tells forget questions.
+    /// AUC by which the time of a reply tells forget questions, or what it lacks to 1.
     #[serde(with = "number")]
-    pub told: f64,
+    pub time_auc: f64,
 }
 
 /// Mean of those that are there; NaN of none.
@@ -55,6 +55,6 @@ pub(super) fn cost(points: &[&PointResult]) -> Cost {
         peak_bytes: mean_of(points.iter().map(|it| it.timing.peak_bytes.map(|it| it as f64))),
         forget_overhead: beyond(|it| it.forget_requests),
         other_overhead: beyond(|it| it.other_requests),
-        told: mean_of(points.iter().map(|it| it.timing.told)),
+        time_auc: mean_of(points.iter().map(|it| it.timing.time_auc.map(|it| it.max(1.0 - it)))),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::file::Job;
 use super::material::Material;
-use super::result::{Asked, Attacked, Count, Measured, RequestTime, Told};
+use super::result::{Asked, Attacked, Count, Measured, RequestTime, Sign};
 use crate::backend::BackendError;
 use crate::eval::attacks::detectability;
 use crate::eval::attacks::run::Plan;
@@ -243,7 +243,7 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
 /// # Errors
 ///
 /// [`EvalError::Backend`].
-pub async fn told(subject: Subject<'_>, job: &Job) -> Result<Option<(Vec<Told>, f64)>, EvalError> {
+pub async fn signs(subject: Subject<'_>, job: &Job) -> Result<Option<(Vec<Sign>, f64)>, EvalError> {
     let Some(authors) = job.authors().filter(|_| job.measures("distinguishability")) else {
         return Ok(None);
     };
@@ -253,8 +253,8 @@ pub async fn told(subject: Subject<'_>, job: &Job) -> Result<Option<(Vec<Told>, 
     let (time, others): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|it| it.name == detectability::TIME);
     let time = time.first().map_or(f64::NAN, |it| it.auc);
-    let told = |it: detectability::Signal| Told { by: it.name.to_owned(), auc: it.auc };
-    Ok(Some((others.into_iter().map(told).collect(), time)))
+    let sign = |it: detectability::Signal| Sign { name: it.name.to_owned(), auc: it.auc };
+    Ok(Some((others.into_iter().map(sign).collect(), time)))
 }
 
 async fn seconds(subject: Subject<'_>, row: &Row) -> Result<f64, EvalError> {
@@ -393,14 +393,14 @@ mod tests {
         let subject = Subject { backend: &backend, model: "scripted" };
         let limits = "[limits]\nforget = 3";
         let job = parse("metrics = [\"distinguishability\"]", limits).unwrap();
-        let (signs, by_time) = told(subject, &job).await.unwrap().unwrap();
-        let by: Vec<&str> = signs.iter().map(|it| it.by.as_str()).collect();
-        assert_eq!(by, ["length of the reply", "refusal words", "missing log-probabilities"]);
-        signs.iter().for_each(|it| near(it.auc, 0.5));
+        let (found, by_time) = signs(subject, &job).await.unwrap().unwrap();
+        let names: Vec<&str> = found.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["length of the reply", "refusal words", "missing log-probabilities"]);
+        found.iter().for_each(|it| near(it.auc, 0.5));
         assert!((0.0..=1.0).contains(&by_time));
         assert_eq!(backend.seen().len(), 6);
         let job = parse("metrics = [\"leak\"]", limits).unwrap();
-        assert_eq!(told(subject, &job).await.unwrap(), None);
+        assert_eq!(signs(subject, &job).await.unwrap(), None);
     }
 
     #[test]

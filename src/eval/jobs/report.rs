@@ -28,10 +28,11 @@ corrupted forward pass. Everything is set beside gold, a model retrained without
 const READING: &str = "Numbers in brackets are 95 % bootstrap intervals over questions and seeds, drawn crossed. Leak: share of \
 replies to forget questions, in every wording, with the value asked for. p: Kolmogorov-Smirnov p of the truth \
 ratios against gold's, median over seeds; above 0.05 the two are not told apart by it. Each p and each attack is \
-one test: of twenty, one may come out by chance. Attacks on weights ask the same questions at every seed: their \
-counts are of all seeds, their intervals of one seed's questions. Told by: of the length of a reply, words of \
-refusal and missing log-probabilities the one that tells questions about forgotten people best from the same about \
-names that no model has seen, by its AUC: 0.5 tells nothing, 0 and 1 everything.";
+one test: of twenty, one may come out by chance. Attacks on weights ask about the same forget rows at every seed, relearning and direction about another \
+part of them: their counts are of all seeds, their intervals of one seed's questions. Told by: of the length of a \
+reply, words of refusal and missing log-probabilities the one that tells questions about forgotten people best from \
+the same about names that no model has seen, whichever way: 0.5 tells nothing, 1 everything; told by time: the same \
+of the time to the whole reply. Being the best of several, it is above 0.5 by chance: gold's row shows how far.";
 
 /// A comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -178,7 +179,7 @@ impl Report {
         ];
         let mut rows = vec![cells(&head)];
         rows.extend(self.lines.iter().map(|it| {
-            let told = it.most_telling();
+            let sign = it.most_telling();
             vec![
                 it.label.clone(),
                 estimate(&it.strength),
@@ -190,7 +191,7 @@ impl Report {
                 number(it.fluency_retain.value, 2),
                 estimate(&it.hard),
                 estimate(&it.mixed),
-                told.map_or("n/a".to_owned(), |it| format!("{} {}", it.by, number(it.auc, 3))),
+                sign.map_or("n/a".to_owned(), |it| format!("{} {}", it.name, number(it.auc, 3))),
             ]
         }));
         Table { title: "Memory, choices and side effects", rows }
@@ -220,7 +221,7 @@ impl Report {
                 number(cost.peak_bytes / 1_048_576.0, 0),
                 number(1e3 * cost.forget_overhead, 2),
                 number(1e3 * cost.other_overhead, 2),
-                number(cost.told, 3),
+                number(cost.time_auc, 3),
             ]
         }));
         Table {

@@ -138,9 +138,9 @@ pub struct Representation {
 
 /// How well one sign of a reply tells forget questions from the same about names that no model has seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Told {
-    /// The sign.
-    pub by: String,
+pub struct Sign {
+    /// What is compared, such as the length of the reply.
+    pub name: String,
     /// AUC; 0.5 cannot be told apart, 0 and 1 can.
     #[serde(with = "number")]
     pub auc: f64,
@@ -167,9 +167,9 @@ pub struct Measured {
     pub whitebox: Vec<Found>,
     /// Hidden states; `None` of guards and of gold.
     pub representation: Option<Representation>,
-    /// What tells forget questions, time apart.
+    /// What may tell forget questions, time apart.
     #[serde(default)]
-    pub told: Vec<Told>,
+    pub signs: Vec<Sign>,
 }
 
 /// What training took, apart from time.
@@ -200,8 +200,8 @@ pub struct Timing {
     pub forget_requests: Option<RequestTime>,
     /// Other requests.
     pub other_requests: Option<RequestTime>,
-    /// AUC by which the time to the whole reply tells forget questions, see [`Told`].
-    pub told: Option<f64>,
+    /// AUC by which the time to the whole reply tells forget questions, see [`Sign`].
+    pub time_auc: Option<f64>,
     /// Largest resident memory of the process during the point, in bytes.
     pub peak_bytes: Option<u64>,
 }

@@ -6,9 +6,7 @@ use serde_json::Value;
 use super::cost::{Cost, cost};
 use super::grid::{Bound, Kind};
 use super::intervals::{Estimate, crossed, utility, utility_gain, wilson};
-use super::result::{
-    Asked, Count, Found, Measured, PointResult, RequestTime, Status, Told, Training, number,
-};
+use super::result::{Asked, Count, Found, Measured, PointResult, Sign, Status, number};
 use crate::eval::metrics::membership::privleak;
 use crate::eval::whitebox::excess;
 use crate::stats::{auc, ks_two_sample, mean, median};
@@ -102,8 +100,9 @@ pub struct Line {
     pub hard: Estimate,
     /// Right retained halves of mixed questions.
     pub mixed: Estimate,
-    /// By which signs forget questions are told, time apart: means over seeds.
-    pub told: Vec<Told>,
+    /// By which signs forget questions are told, time apart: the AUC or what it lacks to 1, whichever is
+    /// larger, averaged over seeds.
+    pub signs: Vec<Sign>,
     /// Black-box attacks.
     pub attacks: Vec<AttackLine>,
     /// Attacks on weights.
@@ -127,11 +126,11 @@ impl Line {
         asked.max_by(|a, b| a.leaked.share().total_cmp(&b.leaked.share()))
     }
 
-    /// The sign that tells forget questions best, whichever way.
+    /// The sign that tells forget questions best.
     #[must_use]
-    pub fn most_telling(&self) -> Option<&Told> {
-        let known = self.told.iter().filter(|it| it.auc.is_finite());
-        known.max_by(|a, b| (a.auc - 0.5).abs().total_cmp(&(b.auc - 0.5).abs()))
+    pub fn most_telling(&self) -> Option<&Sign> {
+        let known = self.signs.iter().filter(|it| it.auc.is_finite());
+        known.max_by(|a, b| a.auc.total_cmp(&b.auc))
     }
 }
 
@@ -281,7 +280,7 @@ fn line(points: &[&PointResult], beside: Beside<'_>) -> Line {
         fluency_retain: of_rows(&all, retain, |it| it.fluency),
         hard: crossed(&hard),
         mixed: wilson(retained.hits, retained.of),
-        told: told(&all),
+        signs: signs(&all),
         attacks: attack_lines(&all, beside.gold()),
         whitebox: whitebox_lines(&all),
         cosine_forget: cosines(|it| it.representation.clone().unwrap_or_default().forget),
@@ -291,14 +290,14 @@ fn line(points: &[&PointResult], beside: Beside<'_>) -> Line {
     }
 }
 
-/// The mean of each sign.
-fn told(all: &[&Measured]) -> Vec<Told> {
+/// The mean of each sign, which may point either way under another seed.
+fn signs(all: &[&Measured]) -> Vec<Sign> {
     let Some(first) = all.first() else { return Vec::new() };
-    let of = |by: &str| {
-        let aucs = all.iter().flat_map(|it| &it.told).filter(|it| it.by == by).map(|it| it.auc);
-        mean(&aucs.collect::<Vec<f64>>())
+    let of = |name: &str| {
+        let found = all.iter().flat_map(|it| &it.signs).filter(|it| it.name == name);
+        mean(&found.map(|it| it.auc.max(1.0 - it.auc)).collect::<Vec<f64>>())
     };
-    first.told.iter().map(|it| Told { by: it.by.clone(), auc: of(&it.by) }).collect()
+    first.signs.iter().map(|it| Sign { name: it.name.clone(), auc: of(&it.name) }).collect()
 }
 
 fn attack_lines(all: &[&Measured], gold: Option<&Measured>) -> Vec<AttackLine> {
@@ -353,8 +352,8 @@ fn whitebox_lines(all: &[&Measured]) -> Vec<WhiteboxLine> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::result::Attacked;
     use super::super::result::tests::{asked, point};
+    use super::super::result::{Attacked, RequestTime, Training};
     use super::*;
 
     /// Untouched, which knows everything; gold, which knows nothing; and a method between them.
@@ -371,13 +370,13 @@ pub(crate) mod tests {
             let mut npo = point("npo", Kind::Unlearn, seed, rows(right, 0.005));
             npo.timing.forget_requests = Some(RequestTime { seconds: 0.15, beyond: 0.05 });
             npo.training = Some(Training { steps: Some(10 * seed), ..Training::default() });
-            npo.timing.told = Some(0.25 * seed as f64);
+            npo.timing.time_auc = Some(0.25 * seed as f64);
             let measured = npo.measured.as_mut().unwrap();
-            let told = |by: &str, auc| Told { by: by.to_owned(), auc };
-            measured.told = vec![
-                told("length", 0.6),
-                told("refusal", 0.2 * seed as f64),
-                told("none", f64::NAN),
+            let sign = |name: &str, auc| Sign { name: name.to_owned(), auc };
+            measured.signs = vec![
+                sign("length", 0.6),
+                sign("refusal", if seed == 1 { 0.2 } else { 0.7 }),
+                sign("none", f64::NAN),
             ];
             measured.attacks = vec![Attacked {
                 name: "mixed-comment".to_owned(),
@@ -411,9 +410,9 @@ pub(crate) mod tests {
         assert!((npo.cost.steps - 15.0).abs() < 1e-12);
         assert!((npo.cost.forget_overhead - 0.05).abs() < 1e-12);
         assert!(npo.cost.other_overhead.is_nan());
-        assert!((npo.cost.told - 0.375).abs() < 1e-12);
+        assert!((npo.cost.time_auc - 0.625).abs() < 1e-12);
         let telling = npo.most_telling().unwrap();
-        assert!(telling.by == "refusal" && (telling.auc - 0.3).abs() < 1e-12, "{telling:?}");
+        assert!(telling.name == "refusal" && (telling.auc - 0.75).abs() < 1e-12, "{telling:?}");
         assert_eq!(npo.worst_attack().unwrap().leaked, Count { hits: 2, of: 8 });
         assert!((npo.mixed.value - 0.75).abs() < 1e-12);
         // Two seeds of five of five against none of five: (6/7 - 1/7) - 1.96 sqrt(2 * 6/49 / 7).

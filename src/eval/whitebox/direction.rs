@@ -66,24 +66,25 @@ fn states(
 }
 
 /// What is found in one model: right answers to the rows asked about and to kept rows, and the block
-/// (counted from 0) that was best on the other forget rows.
+/// (counted from 0) that was best on the other forget rows; none where all are worse than no ablation.
 fn attacked(
     teacher: &Teacher,
     (tried, asked): (&[Row], &[Row]),
     retain: &[Row],
 ) -> std::result::Result<(Rate, Rate, Option<usize>), MeasureError> {
     let (forget, kept) = (states(teacher, tried)?, states(teacher, retain)?);
-    let mut best: Option<(usize, usize, Teacher)> = None;
+    let mut most = accuracy(teacher, tried)?.hits;
+    let mut best: Option<(usize, Teacher)> = None;
     for (layer, (forget, kept)) in forget.iter().zip(&kept).enumerate() {
         let Some(unit) = direction(kept, forget) else { continue };
         let model = teacher.with(ablated(&teacher.decoder, &unit)?);
         let hits = accuracy(&model, tried)?.hits;
-        if best.as_ref().is_none_or(|it| hits > it.0) {
-            best = Some((hits, layer, model));
+        if hits > most {
+            (most, best) = (hits, Some((layer, model)));
         }
     }
     let (model, layer) = match &best {
-        Some((_, layer, model)) => (model, Some(*layer)),
+        Some((layer, model)) => (model, Some(*layer)),
         None => (teacher, None),
     };
     Ok((accuracy(model, asked)?, accuracy(model, retain)?, layer))
@@ -106,7 +107,12 @@ pub fn run(it: &Inspection<'_>) -> std::result::Result<Vec<Finding>, MeasureErro
     let (gold, ..) = it.once(it.gold, "direction", || attacked(it.gold, halves, it.retain))?;
     Ok(vec![Finding {
         setting: "the best block's".to_owned(),
-        budget: format!("{} questions, {} blocks", halves.0.len(), it.model.decoder.blocks.len()),
+        budget: format!(
+            "{} known answers, {} kept questions, {} blocks",
+            halves.0.len(),
+            it.retain.len(),
+            it.model.decoder.blocks.len()
+        ),
         of_guard: false,
         model,
         gold,

@@ -9,12 +9,14 @@ use super::{Finding, Inspection, REPLY_TOKENS, Rate, accuracy};
 use crate::data::{Batch, Dialogue};
 use crate::engine::decoder::Decoder;
 use crate::engine::ops::values_of;
+use crate::eval::jobs::material::spread;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::Row;
 use crate::train::lora::MATRICES;
+use crate::train::loss::label_nll;
 use crate::train::named::tensors_mut;
-use crate::train::trainable::Trainable;
+use crate::train::unlearn::student::Student;
 
 /// Shares of each matrix that count as important, to either set.
 const SHARES: [f64; 3] = [0.005, 0.02, 0.05];
@@ -26,23 +28,34 @@ fn is_pruned(name: &str) -> bool {
     name.split_once('.').is_some_and(|it| MATRICES.contains(&it.1))
 }
 
-/// How much each weight of the blocks' matrices matters for what the model says to questions: the mean of
+/// The mean negative log-likelihood of a reply. One that was cut has no end of its own.
+fn own_nll(decoder: &Decoder, tokens: (Vec<u32>, Vec<bool>)) -> candle_core::Result<Tensor> {
+    let batch = Batch::of(&[tokens]);
+    let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
+    let residual = decoder.forward(decoder.embed(&ids)?, &batch.starts)?;
+    let nll = label_nll(decoder, &residual, &batch)?;
+    let said = batch.labels.len().min(REPLY_TOKENS);
+    nll.narrow(0, 0, said)?.mean_all()
+}
+
+/// How much each weight of the blocks' matrices matters for what the model says to questions: the sum of
 /// `|w dL/dw|` over questions (SNIP, Lee et al., arXiv:1810.02340), `L` the mean negative log-likelihood of
 /// its own greedy reply. One list per matrix, in the order of `tensors_mut`.
 fn importance(teacher: &Teacher, rows: &[Row]) -> Result<Vec<Vec<f32>>, MeasureError> {
-    let questions: Vec<&str> = rows.iter().take(QUESTIONS).map(|it| it.question.as_str()).collect();
+    // Rows are in the order of people: the first would be of few of them.
+    let rows = spread(rows, QUESTIONS);
+    let questions: Vec<&str> = rows.iter().map(|it| it.question.as_str()).collect();
     let replies = teacher.replies(&questions, REPLY_TOKENS)?;
-    let model = Trainable::from_decoder(&teacher.decoder)?;
-    let matrices: Vec<_> = model.vars.iter().filter(|it| is_pruned(&it.0)).collect();
+    let student = Student::new(&teacher.decoder, None, 0, is_pruned)?;
+    let decoder = student.decoder()?;
     let mut scores: Vec<Vec<f32>> =
-        matrices.iter().map(|it| vec![0f32; it.1.elem_count()]).collect();
+        student.vars().iter().map(|it| vec![0f32; it.1.elem_count()]).collect();
     for (question, reply) in questions.iter().zip(&replies) {
         let turns = vec![((*question).to_owned(), reply.clone())];
         let dialogue = Dialogue::Chat { system: None, turns, given: 0 };
         let tokens = dialogue.encode(&teacher.tokenizer)?;
-        let loss = model.label_nll(&Batch::of(&[tokens]))?.mean_all()?;
-        let grads = loss.backward()?;
-        for (scores, (_, var)) in scores.iter_mut().zip(&matrices) {
+        let grads = own_nll(&decoder, tokens)?.backward()?;
+        for (scores, (_, var)) in scores.iter_mut().zip(student.vars()) {
             let Some(grad) = grads.get(var) else { continue };
             let products = values_of(&(var.as_tensor() * grad)?)?;
             scores.iter_mut().zip(products).for_each(|(sum, it)| *sum += it.abs());
@@ -86,16 +99,25 @@ fn pruned(
     Ok((decoder, count))
 }
 
-/// Right answers to forget rows and to kept rows at each share, and how many weights are gone.
-fn attacked(
-    teacher: &Teacher,
-    it: &Inspection<'_>,
-) -> Result<Vec<(Rate, Rate, usize)>, MeasureError> {
-    let (forget, kept) = (importance(teacher, it.forget)?, importance(teacher, it.retain)?);
+/// What is left of a model at one share.
+#[derive(Debug, Clone, Copy)]
+struct Pruned {
+    share: f64,
+    /// Right answers to forget rows.
+    forget: Rate,
+    /// Right answers to kept rows.
+    kept: Rate,
+    /// Weights that are gone.
+    weights: usize,
+}
+
+fn attacked(teacher: &Teacher, it: &Inspection<'_>) -> Result<Vec<Pruned>, MeasureError> {
+    let (of_forget, of_kept) = (importance(teacher, it.forget)?, importance(teacher, it.retain)?);
     let at = |share| {
-        let (decoder, count) = pruned(&teacher.decoder, (&forget, &kept), share)?;
+        let (decoder, weights) = pruned(&teacher.decoder, (&of_forget, &of_kept), share)?;
         let model = teacher.with(decoder);
-        Ok((accuracy(&model, it.forget)?, accuracy(&model, it.retain)?, count))
+        let (forget, kept) = (accuracy(&model, it.forget)?, accuracy(&model, it.retain)?);
+        Ok(Pruned { share, forget, kept, weights })
     };
     SHARES.into_iter().map(at).collect()
 }
@@ -110,19 +132,15 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
         return Err(MeasureError::Rows("pruning needs retain rows to spare".to_owned()));
     }
     let gold = it.once(it.gold, "pruning", || attacked(it.gold, it))?;
-    let model = attacked(it.model, it)?;
-    let finding = |((share, model), gold): ((f64, &(Rate, Rate, usize)), &(Rate, Rate, usize))| {
-        let (model, kept, weights) = *model;
-        Finding {
-            setting: format!("{:.1} % of each matrix", 100.0 * share),
-            budget: format!("{} questions", it.forget.len().min(QUESTIONS)),
-            of_guard: false,
-            model,
-            gold: gold.0,
-            detail: json!({ "weights": weights, "retain": kept }),
-        }
+    let finding = |(model, gold): (Pruned, Pruned)| Finding {
+        setting: format!("{:.1} % of each matrix", 100.0 * model.share),
+        budget: format!("{} questions", it.forget.len().min(QUESTIONS)),
+        of_guard: false,
+        model: model.forget,
+        gold: gold.forget,
+        detail: json!({ "weights": model.weights, "retain": model.kept }),
     };
-    Ok(SHARES.into_iter().zip(&model).zip(&gold).map(finding).collect())
+    Ok(attacked(it.model, it)?.into_iter().zip(gold).map(finding).collect())
 }
 
 #[cfg(test)]
@@ -194,11 +212,10 @@ mod tests {
             let turns = vec![(rows[0].question.clone(), reply.clone())];
             let dialogue = Dialogue::Chat { system: None, turns, given: 0 };
             let tokens = dialogue.encode(&teacher.tokenizer).unwrap();
-            let model = Trainable { decoder, vars: Vec::new() };
-            let nll = model.label_nll(&Batch::of(&[tokens])).unwrap().mean_all().unwrap();
+            let nll = own_nll(&decoder, tokens).unwrap();
             f64::from(nll.to_scalar::<f32>().unwrap())
         };
-        let got = ((loss(1.5) - loss(0.5)) / 1.0).abs();
+        let got = (loss(1.5) - loss(0.5)).abs();
         assert!((got - want).abs() < 0.1 * want + 1e-5, "{got} {want}");
     }
 }

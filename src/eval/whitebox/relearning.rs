@@ -29,7 +29,7 @@ const TESTED: usize = 8;
 pub(super) const FINETUNING: Schedule =
     Schedule { steps: 40, tokens_per_step: 256, peak: 5e-4, warmup: 4, floor: 0.1 };
 
-/// As much again three times, on the most rows: for what does not come back at once.
+/// Four times as many steps, on the most rows: for what does not come back at once.
 const LONGER: Schedule = Schedule { steps: 160, ..FINETUNING };
 
 /// The model after finetuning of all weights on rows, drawn at random.

@@ -38,11 +38,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Floating-point operations, about: 6 per weight and token forward and backward, 2 per weight
-    /// and token of the reference, over all `weights` of the model.
+    /// Floating-point operations, about: 6 per weight and token forward and backward, 8 where blocks run
+    /// again for it, 2 per weight and token of the reference, over all `weights` of the model.
     #[must_use]
-    pub fn flops(&self, weights: usize) -> f64 {
-        weights as f64 * (6.0 * self.tokens as f64 + 2.0 * self.reference_tokens as f64)
+    pub fn flops(&self, weights: usize, recompute: bool) -> f64 {
+        let each = if recompute { 8.0 } else { 6.0 };
+        weights as f64 * (each * self.tokens as f64 + 2.0 * self.reference_tokens as f64)
     }
 }
 
@@ -105,6 +106,17 @@ struct Values {
     total: f32,
     forget: Option<f32>,
     retain: Option<f32>,
+}
+
+/// One pass of a step.
+struct Passed {
+    values: Values,
+    /// None where the loss is no number.
+    grads: Option<GradStore>,
+    /// Input tokens through the model.
+    tokens: u64,
+    /// Input tokens through the reference.
+    reference: u64,
 }
 
 impl Values {
@@ -177,29 +189,34 @@ impl Descent<'_> {
     ) -> Result<Values, TrainError> {
         let (decoder, number) = (student.decoder()?, outcome.counters.steps);
         let rows: usize = draws.iter().map(|it| it.forget.len()).sum();
-        let (mut values, mut sum) = (Values::default(), None::<GradStore>);
+        let (mut values, mut sum) = (Values::default(), GradStore::default());
+        let (mut tokens, mut reference_tokens) = (0, 0);
         for draw in draws {
             let share = draw.forget.len() as f32 / rows as f32;
-            let (pass, grads) = self.pass(&decoder, draw, share, beside, outcome)?;
-            let Some(grads) = grads else {
+            let pass = self.pass(&decoder, draw, share, beside, outcome.carried)?;
+            let Some(mut grads) = pass.grads else {
                 // The weights are those of the last step, which was good.
                 self.save(student, optimiser, outcome)?;
-                return Err(TrainError::Diverged { step: number, loss: pass.total });
+                return Err(TrainError::Diverged { step: number, loss: pass.values.total });
             };
-            values.add(&pass, share);
-            match &mut sum {
-                Some(sum) => sum.extend(grads)?,
-                None => sum = Some(grads),
+            values.add(&pass.values, share);
+            (tokens, reference_tokens) = (tokens + pass.tokens, reference_tokens + pass.reference);
+            for (_, var) in student.vars() {
+                // candle has gradients of constants too, which hold the pass in memory.
+                let Some(grad) = grads.remove(var) else { continue };
+                let before = sum.remove(var);
+                let grad = before.map_or(Ok(grad.clone()), |before| before + grad)?;
+                sum.insert(var, grad.detach());
             }
         }
-        if let Some(grads) = sum {
-            let norm = optimiser.step(&grads, self.schedule.learning_rate(number))?;
-            if !norm.is_finite() {
-                // The weights are lost already; they are not saved.
-                return Err(TrainError::Diverged { step: number, loss: f32::NAN });
-            }
+        let norm = optimiser.step(&sum, self.schedule.learning_rate(number))?;
+        if !norm.is_finite() {
+            // The weights are lost already; they are not saved.
+            return Err(TrainError::Diverged { step: number, loss: f32::NAN });
         }
         outcome.counters.steps += 1;
+        outcome.counters.tokens += tokens;
+        outcome.counters.reference_tokens += reference_tokens;
         outcome.counters.samples += rows as u64;
         outcome.loss = values.total;
         outcome.stopped = values.forget.is_some_and(|it| self.method.done(it));
@@ -209,15 +226,15 @@ impl Descent<'_> {
         Ok(values)
     }
 
-    /// The losses of a pass, and the gradients of `share` times the whole one if that is a number.
+    /// A pass, with the gradients of `share` times its loss if that is a number.
     fn pass(
         &self,
         decoder: &Decoder,
         draw: &Draw,
         share: f32,
         (reference, prepared): (Option<&Decoder>, &Prepared),
-        outcome: &mut Outcome,
-    ) -> Result<(Values, Option<GradStore>), TrainError> {
+        carried: f32,
+    ) -> Result<Passed, TrainError> {
         let [forget, answers, retain] = self.rows(draw, prepared);
         let recompute = Recompute::default();
         let model = Pass::new(decoder);
@@ -225,7 +242,7 @@ impl Descent<'_> {
             model: if self.recompute { model.recomputed(&recompute) } else { model },
             reference: reference.map(Pass::new),
             epoch: draw.epoch,
-            carried: outcome.carried,
+            carried,
             forget: &forget,
             answers: &answers,
             retain: &retain,
@@ -236,13 +253,14 @@ impl Descent<'_> {
             forget: loss.forget.as_ref().map(value).transpose()?,
             retain: loss.retain.as_ref().map(value).transpose()?,
         };
-        outcome.counters.tokens += step.model.tokens();
-        outcome.counters.reference_tokens += step.reference.as_ref().map_or(0, Pass::tokens);
-        if !values.total.is_finite() {
-            return Ok((values, None));
-        }
-        let grads = recompute.backward(&(loss.total * f64::from(share))?)?;
-        Ok((values, Some(grads)))
+        let share = values.total.is_finite().then_some(f64::from(share));
+        let weighted = share.map(|it| loss.total * it).transpose()?;
+        Ok(Passed {
+            values,
+            grads: weighted.map(|it| recompute.backward(&it)).transpose()?,
+            tokens: step.model.tokens(),
+            reference: step.reference.as_ref().map_or(0, Pass::tokens),
+        })
     }
 
     /// Forget rows, their other answers, and retain rows of a pass.

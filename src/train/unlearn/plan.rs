@@ -25,7 +25,8 @@ pub struct Plan {
     pub epochs: usize,
     /// Forget rows per pass, at least 1.
     pub batch: usize,
-    /// Passes per step, whose gradients are added up, at least 1.
+    /// Passes per step, at least 1: their gradients are averaged by forget rows. Where a loss is a mean over
+    /// sequences that is what one large pass would give; means over tokens are taken in each pass.
     pub accumulate: usize,
 }
 

@@ -227,6 +227,34 @@ fn recomputed_is_the_same_as_kept() {
     }
 }
 
+/// Fails unless its pass keeps nothing.
+#[derive(Debug)]
+struct KeepsNothing;
+
+impl Method for KeepsNothing {
+    fn loss(&self, step: &Step<'_>) -> candle_core::Result<Loss> {
+        let residual = step.model.hidden(&step.forget.batch, 1)?;
+        if !residual.is_variable() {
+            candle_core::bail!("the pass has a graph");
+        }
+        Ok(Loss { total: residual.sqr()?.mean_all()?, forget: None, retain: None })
+    }
+
+    fn trains(&self, weight: &str) -> bool {
+        weight == "1.down"
+    }
+}
+
+#[test]
+fn recompute_is_asked_for() {
+    for recompute in [false, true] {
+        let how = How { recompute, ..How::default() };
+        let draws = draws(&KeepsNothing);
+        let ended = descend_by(&KeepsNothing, &draws, &student(&KeepsNothing, None), &how);
+        assert_eq!(ended.is_ok(), recompute, "{ended:?}");
+    }
+}
+
 /// The mean over sequences, whatever they are packed with.
 #[derive(Debug)]
 struct OfSequences;
@@ -240,7 +268,7 @@ impl Method for OfSequences {
     }
 }
 
-/// Four rows at once, and twice two of them; an epoch of five ends with a step of one row in either.
+/// Five rows at once, and three and two of them.
 #[test]
 fn accumulated_is_the_same_as_at_once() {
     let run = |batch, accumulate, parts: &[usize]| {
@@ -257,13 +285,13 @@ fn accumulated_is_the_same_as_at_once() {
         }
         last.unwrap()
     };
-    let (want, at_once) = run(4, 1, &[6]);
-    let (got, accumulated) = run(2, 2, &[9]);
-    assert_eq!((got.counters.steps, got.counters.samples), (6, 15));
-    assert_eq!(want.counters.steps, 6);
+    let (want, at_once) = run(5, 1, &[3]);
+    let (got, accumulated) = run(3, 2, &[6]);
+    assert_eq!((got.counters.steps, got.counters.samples), (3, 15));
+    assert_eq!((want.counters.steps, want.counters.tokens), (3, got.counters.tokens));
     assert!((got.loss - want.loss).abs() < 1e-5, "{} {}", got.loss, want.loss);
     near(&accumulated, &at_once, "accumulated");
-    let (_, resumed) = run(2, 2, &[3, 9]);
+    let (_, resumed) = run(3, 2, &[2, 6]);
     assert_eq!(values(&resumed), values(&accumulated), "resumed after an epoch");
 }
 

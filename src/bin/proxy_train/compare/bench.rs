@@ -186,7 +186,8 @@ impl<'a> Bench<'a> {
         self.inspect(&self.untouched_teacher, guard, point.seed, &mut measured)?;
         result.measured = Some(measured);
         // Guards remember what they have read, so that time is taken of ones that have read nothing.
-        self.time(self.under(policy.as_ref())?.as_ref(), result)
+        self.time(self.under(policy.as_ref())?.as_ref(), result)?;
+        self.signs(self.under(policy.as_ref())?.as_ref(), result)
     }
 
     /// A model of its own.
@@ -210,7 +211,8 @@ impl<'a> Bench<'a> {
             self.inspect(&teacher, None, point.seed, &mut measured)?;
         }
         result.measured = Some(measured);
-        self.time(backend.as_ref(), result)
+        self.time(backend.as_ref(), result)?;
+        self.signs(backend.as_ref(), result)
     }
 
     fn served(&self, backend: &dyn Backend) -> anyhow::Result<Measured> {
@@ -241,10 +243,16 @@ impl<'a> Bench<'a> {
         };
         result.timing.forget_requests = of(&self.material.forget)?;
         result.timing.other_requests = of(&self.material.hard)?;
-        let told = self.runtime.block_on(measure::told(subject, self.job))?;
-        if let (Some((told, by_time)), Some(measured)) = (told, &mut result.measured) {
-            measured.told = told;
-            result.timing.told = Some(by_time).filter(|it| it.is_finite());
+        Ok(())
+    }
+
+    /// What tells forget questions from others.
+    fn signs(&self, backend: &dyn Backend, result: &mut PointResult) -> anyhow::Result<()> {
+        let subject = Subject { backend, model: MODEL };
+        let signs = self.runtime.block_on(measure::signs(subject, self.job))?;
+        if let (Some((signs, by_time)), Some(measured)) = (signs, &mut result.measured) {
+            measured.signs = signs;
+            result.timing.time_auc = Some(by_time).filter(|it| it.is_finite());
         }
         Ok(())
     }
