@@ -79,8 +79,6 @@ pub struct Config {
     pub max_batch: usize,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
-    /// Threads of the engine; `None` is one per core.
-    pub threads: Option<usize>,
     /// The key that clients must send; `None` lets everybody in.
     pub api_key: Option<Secret>,
     /// How long running replies may take to end once the server is told to stop.

@@ -26,7 +26,6 @@ pub(super) struct RawConfig {
     queue: Option<usize>,
     max_batch: Option<usize>,
     max_body_bytes: Option<usize>,
-    threads: Option<usize>,
     api_key_env: Option<String>,
     drain_seconds: Option<u64>,
     audit_log: Option<PathBuf>,
@@ -91,7 +90,6 @@ impl RawConfig {
         let queue = count("queue", self.queue, 64);
         let max_batch = count("max_batch", self.max_batch, 16);
         let max_body_bytes = count("max_body_bytes", self.max_body_bytes, 4 << 20);
-        let threads = self.threads.map(|it| count("threads", Some(it), 1));
         let listen = address(listen.as_deref().unwrap_or(DEFAULT_LISTEN), &mut problems);
         let remote = Remote { api_key: upstream_key, authorities: self.upstream_ca };
         let model = source(choices, id, remote, &mut problems);
@@ -103,7 +101,6 @@ impl RawConfig {
                 queue,
                 max_batch,
                 max_body_bytes,
-                threads,
                 api_key,
                 drain: Duration::from_secs(self.drain_seconds.unwrap_or(10)),
                 audit_log: self.audit_log,

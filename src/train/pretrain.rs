@@ -180,7 +180,7 @@ impl Pretraining {
             );
             return Err(TrainError::Checkpoint { path: corpus.to_owned(), message });
         }
-        let tokenizer = self.tokenizer(|| all.clone())?;
+        let tokenizer = self.tokenizer(|| retain.clone())?;
         let full = std::iter::once(("full".to_owned(), &all, 1));
         for (name, rows, seed) in full.chain(self.golds().map(|(name, it)| (name, &retain, it))) {
             let mut stream = Stream::new(derive(self.seed, &[seed]));

@@ -182,6 +182,14 @@ async fn completes_prompts_in_order() {
     assert_eq!(texts, ["q", "Lis", "bon", ".", ""]);
 }
 
+/// Orchestrators send no key.
+#[tokio::test]
+async fn health_is_open() {
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(send("GET", path, String::new(), Some("k")).await.status(), 200, "{path}");
+    }
+}
+
 /// One row per refusal outside the handlers' own rules.
 async fn check(method: &str, path: &str, body: String, key: Option<&str>, want: (u16, Value)) {
     let response = send(method, path, body, key).await;
@@ -196,6 +204,10 @@ async fn wraps_every_refusal_in_the_envelope() {
     check("POST", CHAT, unknown, None, (404, json!("model_not_found"))).await;
     check("GET", "/v1/models/a/b", String::new(), None, (404, json!("model_not_found"))).await;
     check("POST", CHAT, chat(&json!({})), Some("k"), (401, json!("invalid_api_key"))).await;
+    for guarded in ["/metrics", "/admin/contract", "/v1/models"] {
+        let refusal = (401, json!("invalid_api_key"));
+        check("GET", guarded, String::new(), Some("k"), refusal).await;
+    }
     check("GET", "/v2", String::new(), None, (404, json!("unknown_url"))).await;
     check("GET", CHAT, String::new(), None, (405, json!("method_not_supported"))).await;
     check("POST", CHAT, "x".repeat(5000), None, (413, Value::Null)).await;

@@ -53,7 +53,7 @@ pub(crate) struct UnlearnArgs {
     /// Passes per step: the mean of their gradients by rows, large steps in the memory of small ones.
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulate: usize,
-    /// Keep no activations and compute them again: a third more work, the memory of one block instead of all.
+    /// Keep the activations of one block instead of all, and compute the others again: a third more work.
     #[arg(long)]
     recompute: bool,
     /// Seed of order, pairs and what the method draws.
@@ -146,7 +146,9 @@ pub(crate) fn list() -> String {
         ),
         section(
             "Changes of weights (edit --method)",
-            edits::EDITS.iter().map(|it| (it.name, it.about.to_owned())),
+            edits::EDITS.iter().map(|it| {
+                (it.name, format!("{} [strength={}, {}]", it.about, it.default, it.strength))
+            }),
         ),
         section(
             "Metrics in the open (measure)",
