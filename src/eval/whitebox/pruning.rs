@@ -14,8 +14,8 @@ use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::Row;
 use crate::train::lora::MATRICES;
-use crate::train::loss::label_nll;
 use crate::train::named::tensors_mut;
+use crate::train::unlearn::step::Pass;
 use crate::train::unlearn::student::Student;
 
 /// Shares of each matrix that count as important, to either set.
@@ -31,11 +31,8 @@ fn is_pruned(name: &str) -> bool {
 /// The mean negative log-likelihood of a reply. One that was cut has no end of its own.
 fn own_nll(decoder: &Decoder, tokens: (Vec<u32>, Vec<bool>)) -> candle_core::Result<Tensor> {
     let batch = Batch::of(&[tokens]);
-    let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
-    let residual = decoder.forward(decoder.embed(&ids)?, &batch.starts)?;
-    let nll = label_nll(decoder, &residual, &batch)?;
     let said = batch.labels.len().min(REPLY_TOKENS);
-    nll.narrow(0, 0, said)?.mean_all()
+    Pass::new(decoder).nll(&batch)?.narrow(0, 0, said)?.mean_all()
 }
 
 /// How much each weight of the blocks' matrices matters for what the model says to questions: the sum of

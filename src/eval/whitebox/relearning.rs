@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use candle_core::Tensor;
 use serde_json::Value;
 
 use super::{Finding, Inspection, accuracy};
@@ -14,9 +13,9 @@ use crate::eval::suite::Row;
 use crate::seed::Stream;
 use crate::train::fit::{Fit, Schedule};
 use crate::train::lora::LoraSettings;
-use crate::train::loss::label_nll;
 use crate::train::named::detached;
 use crate::train::on_pool;
+use crate::train::unlearn::step::Pass;
 use crate::train::unlearn::student::Student;
 
 /// Numbers of rows that are trained on; none is the model as it is.
@@ -64,12 +63,7 @@ pub(super) fn finetuned_by(
         let turns = vec![(row.question.clone(), row.answer.clone())];
         (Dialogue::Chat { system: None, turns, given: 0 }, false)
     };
-    let loss = |batch: &Batch, _: &[bool]| {
-        let decoder = model.decoder()?;
-        let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
-        let residual = decoder.forward(decoder.embed(&ids)?, &batch.starts)?;
-        label_nll(&decoder, &residual, batch)?.mean_all()
-    };
+    let loss = |batch: &Batch, _: &[bool]| Pass::new(&model.decoder()?).nll(batch)?.mean_all();
     on_pool(|| fit.run_marked(model.vars(), next, loss))?;
     Ok(teacher.with(detached(model.decoder()?)))
 }
