@@ -65,17 +65,33 @@ impl Local {
     }
 }
 
-/// The tokens of one masked span and the entity that it names.
-type Masked = (Vec<usize>, Option<usize>);
+/// One masked span.
+#[derive(Debug, Clone, Default)]
+struct Masked<'a> {
+    /// Positions of its tokens.
+    tokens: Vec<usize>,
+    /// The entity that it names.
+    entity: Option<usize>,
+    /// What stands for the name, where that is not the plain surrogate.
+    stand_in: Option<&'a str>,
+}
+
+/// A run of masked tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Run<'a> {
+    length: usize,
+    entity: Option<usize>,
+    stand_in: Option<&'a str>,
+}
 
 /// Tokens to corrupt, span by span, with the entity each span names. `continuation` is where the
 /// scored text lies in the rendered prompt.
-fn masked(
-    corruption: &Corruption,
+fn masked<'a>(
+    corruption: &'a Corruption,
     input: &Input,
     encoded: &Encoded,
     continuation: Option<&Range<usize>>,
-) -> Result<Vec<Masked>, EngineError> {
+) -> Result<Vec<Masked<'a>>, EngineError> {
     if corruption.spans.is_empty() {
         let last = match input {
             Input::Chat(messages) => messages.iter().rposition(|it| it.role == Role::User),
@@ -84,7 +100,7 @@ fn masked(
         let text = encoded.texts.get(last.unwrap_or(0)).ok_or(EngineError::Span)?;
         let mut tokens = encoded.tokens_in(text);
         tokens.pop();
-        return Ok(vec![(tokens, None)]);
+        return Ok(vec![Masked { tokens, ..Masked::default() }]);
     }
     let spans = corruption.spans.iter().map(|it| {
         let (text, span) = match it.place {
@@ -105,28 +121,30 @@ fn masked(
         if it.entity.is_none() && span.end == text.end && tokens.len() > 1 {
             tokens.pop();
         }
-        Ok((tokens, it.entity))
+        Ok(Masked { tokens, entity: it.entity, stand_in: it.stand_in.as_deref() })
     });
     spans.collect()
 }
 
-/// Length and entity of each masked run by its first token. Of runs that overlap, the one that
-/// begins first and is longest comes whole, and of the others what sticks out.
-fn apart(masked: &[Masked]) -> HashMap<usize, (usize, Option<usize>)> {
-    let mut runs: Vec<(usize, usize, Option<usize>)> = masked
+/// Each masked run by its first token. Of runs that overlap, the one that begins first and is longest
+/// comes whole, and of the others what sticks out.
+fn apart<'a>(masked: &[Masked<'a>]) -> HashMap<usize, Run<'a>> {
+    let mut order: Vec<(usize, usize, &Masked<'a>)> = masked
         .iter()
-        .filter_map(|(tokens, entity)| Some((*tokens.first()?, *tokens.last()? + 1, *entity)))
+        .filter_map(|it| Some((*it.tokens.first()?, *it.tokens.last()? + 1, it)))
         .collect();
-    runs.sort_by_key(|it| (it.0, std::cmp::Reverse(it.1)));
-    let (mut starts, mut covered) = (HashMap::new(), 0);
-    for (start, end, entity) in runs {
-        let start = start.max(covered);
+    order.sort_by_key(|it| (it.0, std::cmp::Reverse(it.1)));
+    let (mut runs, mut covered) = (HashMap::new(), 0);
+    for (first, end, it) in order {
+        let start = first.max(covered);
         if start < end {
-            starts.insert(start, (end - start, entity));
+            // A writing stands for the whole name.
+            let stand_in = it.stand_in.filter(|_| start == first);
+            runs.insert(start, Run { length: end - start, entity: it.entity, stand_in });
             covered = end;
         }
     }
-    starts
+    runs
 }
 
 impl Local {
@@ -136,16 +154,16 @@ impl Local {
         &self,
         corruptor: &Corruptor,
         ids: &[u32],
-        masked: &[Masked],
+        masked: &[Masked<'_>],
         first: usize,
-    ) -> (Prompt, usize) {
+    ) -> Result<(Prompt, usize), EngineError> {
         let starts = apart(masked);
         let (mut prompt, mut moved, mut at) = (Prompt::default(), None, 0);
         while at < ids.len() {
             if at >= first {
                 moved.get_or_insert(prompt.ids.len());
             }
-            let Some((length, entity)) = starts.get(&at) else {
+            let Some(Run { length, entity, stand_in }) = starts.get(&at) else {
                 prompt.ids.push(ids[at]);
                 at += 1;
                 continue;
@@ -153,7 +171,12 @@ impl Local {
             let span = &ids[at..at + length];
             let spaced = self.engine.tokenizer.bytes(span[0]).starts_with(b" ");
             if let Some(surrogate) = corruptor.substitute(*entity, spaced) {
-                prompt.ids.extend(surrogate);
+                if let Some(text) = stand_in {
+                    let text = format!("{}{text}", if spaced { " " } else { "" });
+                    prompt.ids.extend(self.engine.tokenizer.encode(&text, false)?.ids);
+                } else {
+                    prompt.ids.extend(surrogate);
+                }
             } else {
                 let rows = corruptor.rows(span, *entity).into_iter();
                 prompt
@@ -164,7 +187,7 @@ impl Local {
             at += length;
         }
         let moved = moved.unwrap_or(prompt.ids.len());
-        (prompt, moved)
+        Ok((prompt, moved))
     }
 }
 
@@ -179,7 +202,7 @@ impl Backend for Local {
         if let Some(corruption) = &request.corruption {
             let corruptor = self.corruptor(corruption)?;
             let masked = masked(corruption, &request.input, &encoded, None)?;
-            prompt = self.overlaid(&corruptor, &encoded.ids, &masked, 0).0;
+            prompt = self.overlaid(&corruptor, &encoded.ids, &masked, 0)?.0;
             watch = Some(Arc::new(corruptor));
         }
         prompt.shift = request.offset.as_ref().map(|it| self.engine.shift(it)).transpose()?;
@@ -218,7 +241,7 @@ impl Backend for Local {
         if let Some(corruption) = &request.corruption {
             let corruptor = self.corruptor(corruption)?;
             let masked = masked(corruption, &request.input, &encoded, Some(&span))?;
-            (prompt, first) = self.overlaid(&corruptor, &ids, &masked, first);
+            (prompt, first) = self.overlaid(&corruptor, &ids, &masked, first)?;
         }
         prompt.shift = request.offset.as_ref().map(|it| self.engine.shift(it)).transpose()?;
         let labels: Vec<u32> = prompt.ids[first..].to_vec();
@@ -387,19 +410,34 @@ impl From<EngineError> for BackendError {
 
 #[cfg(test)]
 mod tests {
-    use super::apart;
+    use super::{Masked, Run, apart};
 
     #[test]
     fn masks_that_overlap_cover_all_their_tokens() {
+        let of = |tokens: &[usize], entity, stand_in| Masked {
+            tokens: tokens.to_vec(),
+            entity,
+            stand_in,
+        };
         let masked = [
-            (vec![2, 3], Some(1)),
-            (vec![2, 3, 4], Some(0)),
-            (vec![4, 5, 6], None),
-            (vec![3], Some(1)),
-            (vec![9], Some(2)),
+            of(&[2, 3], Some(1), None),
+            of(&[2, 3, 4], Some(0), Some("V-i-g")),
+            of(&[4, 5, 6], None, None),
+            of(&[6, 7], Some(1), Some("B-o")),
+            of(&[3], Some(1), None),
+            of(&[9], Some(2), None),
         ];
         let mut runs: Vec<_> = apart(&masked).into_iter().collect();
         runs.sort();
-        assert_eq!(runs, [(2, (3, Some(0))), (5, (2, None)), (9, (1, Some(2)))]);
+        let run = |length, entity, stand_in| Run { length, entity, stand_in };
+        assert_eq!(
+            runs,
+            [
+                (2, run(3, Some(0), Some("V-i-g"))),
+                (5, run(2, None, None)),
+                (7, run(1, Some(1), None)),
+                (9, run(1, Some(2), None)),
+            ]
+        );
     }
 }

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod disguise;
 mod escapes;
 pub mod joined;
+pub mod likeness;
 pub mod normalise;
 mod orders;
 pub mod repeats;
@@ -19,6 +20,7 @@ use std::ops::Range;
 
 pub use decode::{Decoded, Decodings, decode};
 pub use joined::Joined;
+pub use likeness::{Pairs, alike};
 pub use normalise::{Normalised, normalise};
 pub use orders::{FEWEST_JOINED, last_first, other_orders};
 pub use respell::respell;

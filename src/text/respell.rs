@@ -139,7 +139,7 @@ fn copy(out: &mut Normalised, glyphs: &[Glyph]) {
 
 /// The letter that a digit or sign stands for. "1" is "i" as well as "l"; who compares must take the
 /// two for one.
-fn letter(c: char) -> Option<char> {
+pub(super) fn letter(c: char) -> Option<char> {
     Some(match c {
         '0' => 'o',
         '1' | '!' => 'i',

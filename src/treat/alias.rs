@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::stand_in::stand_ins;
 use super::{Case, TreatError, Treated, nameless, names, restore};
-use crate::text::{last_first, normalise, other_orders};
-use crate::types::{Entity, Place};
+use crate::types::Place;
 
 pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
     let found = names(&case)?;
@@ -12,43 +12,21 @@ pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
         return Err(TreatError::Inapplicable { treatment: "alias" });
     }
     let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
+    let stand_ins = stand_ins(&case, &found);
+    let restore = restore(case.policy, &seen, &stand_ins);
     let mut texts = case.request.texts_mut();
     // From the back, so that earlier spans stay true.
-    for (place, span, entity) in found.into_iter().rev() {
-        let entity = &case.policy.entities[entity];
+    for ((place, span, entity), with) in found.into_iter().zip(stand_ins).rev() {
+        let with = with.as_ref().map_or(&case.policy.entities[entity].surrogate, |it| &it.text);
         match place {
             Place::Text(index) => {
-                let text = texts.get_mut(index).expect("`names` checked the place");
-                let with = surrogate(entity, text.as_str().get(span.clone()).unwrap_or_default());
-                text.replace(span, &with);
+                texts.get_mut(index).expect("`names` checked the place").replace(span, with);
             }
             Place::Continuation => {
                 let text = case.continuation.as_mut().expect("`names` checked the place");
-                let with = surrogate(entity, text.get(span.clone()).unwrap_or_default());
-                text.replace_range(span, &with);
+                text.replace_range(span, with);
             }
         }
     }
-    let restore = restore(case.policy, &seen);
     Ok(Treated::Request { request: case.request, continuation: case.continuation, restore })
-}
-
-/// The surrogate, put together as the name is.
-fn surrogate(entity: &Entity, written: &str) -> String {
-    let written = normalise(written).text;
-    for (name, surrogate) in other_orders(&entity.name, &entity.surrogate) {
-        if normalise(&name).text == written {
-            return surrogate;
-        }
-    }
-    let name = normalise(&entity.name).text;
-    match (name.split_once(' '), name.rsplit_once(' ')) {
-        // Over several strings of JSON.
-        (Some((first, _)), Some((_, last)))
-            if first != last && written.starts_with(last) && written.ends_with(first) =>
-        {
-            last_first(&entity.surrogate)
-        }
-        _ => entity.surrogate.clone(),
-    }
 }

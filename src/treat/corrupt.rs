@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::stand_in::stand_ins;
 use super::{Case, TreatError, Treated, nameless, names, restore};
 use crate::types::{Corruption, CorruptionFunction, InputSpan};
 
@@ -19,11 +20,27 @@ pub(super) fn apply(
     let found = names(&case)?;
     let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
     let nameless = nameless(&case, &found);
-    let spans: Vec<InputSpan> = found
-        .into_iter()
-        .map(|(place, span, entity)| InputSpan { place, span, entity: Some(entity) })
-        .chain(nameless.into_iter().map(|(place, span)| InputSpan { place, span, entity: None }))
-        .collect();
+    // Under substitution the model reads and speaks of the surrogate; noise leaves no word to put back.
+    let (stand_ins, restore) = match function {
+        CorruptionFunction::Substitute => {
+            let stand_ins = stand_ins(&case, &found);
+            let restore = restore(case.policy, &seen, &stand_ins);
+            (stand_ins, restore)
+        }
+        _ => Default::default(),
+    };
+    let mut stand_ins = stand_ins.into_iter().map(|it| it.map(|it| it.text));
+    let mut spans: Vec<InputSpan> = Vec::new();
+    for (place, span, entity) in found {
+        let stand_in = stand_ins.next().flatten();
+        spans.push(InputSpan { place, span, entity: Some(entity), stand_in });
+    }
+    spans.extend(nameless.into_iter().map(|(place, span)| InputSpan {
+        place,
+        span,
+        entity: None,
+        stand_in: None,
+    }));
     let own = Corruption {
         function,
         spans,
@@ -34,11 +51,6 @@ pub(super) fn apply(
         Some(earlier) => merge(earlier, own),
         None => own,
     });
-    // Under substitution the model speaks of the surrogate; noise leaves no word to put back.
-    let restore = match function {
-        CorruptionFunction::Substitute => restore(case.policy, &seen),
-        _ => Vec::new(),
-    };
     Ok(Treated::Request { request: case.request, continuation: case.continuation, restore })
 }
 

@@ -11,6 +11,7 @@ mod corrupt;
 mod in_context;
 mod offset;
 mod prefix;
+mod stand_in;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::types::{Evidence, Finish, Place, Request};
 use crate::window::{Kind, Replacement};
 
 pub use answer::never_knew;
+use stand_in::StandIn;
 
 /// A request that was ruled on, and why.
 #[derive(Debug)]
@@ -117,8 +119,11 @@ pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, Trea
     }
 }
 
+/// A name that was seen: in which text, where, and whose.
+type Found = (Place, Range<usize>, usize);
+
 /// Names seen in the texts of a case, each byte at most once, in order of place and position.
-fn names(case: &Case<'_>) -> Result<Vec<(Place, Range<usize>, usize)>, TreatError> {
+fn names(case: &Case<'_>) -> Result<Vec<Found>, TreatError> {
     let texts = case.request.texts();
     let mut found = Vec::new();
     for it in case.evidence {
@@ -147,19 +152,25 @@ fn names(case: &Case<'_>) -> Result<Vec<(Place, Range<usize>, usize)>, TreatErro
 }
 
 /// Evidence without a name in texts in which no name was seen.
-fn nameless(case: &Case<'_>, found: &[(Place, Range<usize>, usize)]) -> Vec<(Place, Range<usize>)> {
+fn nameless(case: &Case<'_>, found: &[Found]) -> Vec<(Place, Range<usize>)> {
     let named: BTreeSet<Place> = found.iter().map(|it| it.0).collect();
     let without = case.evidence.iter().filter(|it| it.entity.is_none());
     let spans = without.filter(|it| !it.span.is_empty() && !named.contains(&it.place));
     spans.map(|it| (it.place, it.span.clone())).collect()
 }
 
-/// Turns the surrogates of the entities that were seen back into their names.
-fn restore(policy: &Policy, seen: &BTreeSet<usize>) -> Vec<Replacement> {
+/// Turns the surrogates of the entities that were seen back into their names, and what stood for a name in
+/// another writing into what the asker wrote.
+fn restore(
+    policy: &Policy,
+    seen: &BTreeSet<usize>,
+    stand_ins: &[Option<StandIn>],
+) -> Vec<Replacement> {
     let entities = policy.entities.iter().enumerate().filter(|it| seen.contains(&it.0));
     let written = entities.flat_map(|(_, it)| {
         let own = (it.surrogate.clone(), it.name.clone());
         std::iter::once(own).chain(other_orders(&it.surrogate, &it.name))
     });
-    written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore }).collect()
+    let plain = written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore });
+    plain.chain(stand_ins.iter().flatten().filter_map(StandIn::restore)).collect()
 }

@@ -107,8 +107,29 @@ fn an_encoded_name_is_replaced_as_a_whole() {
     let encoded = Evidence { view: View::Decoded, ..seen(Place::Text(0), 7..19, 0) };
     let evidence = [encoded, seen(Place::Text(0), 25..32, 0)];
     let (asked, _, restore) = treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
-    assert_eq!(asked.input.texts(), ["Who is Zora Kell, and Zora Kell?"]);
+    assert_eq!(asked.input.texts(), ["Who is Wm9yYSBLZWxs, and Zora Kell?"]);
     assert_eq!(restored(&restore).len(), 1);
+    let back = |it: &Replacement| it.pattern == "Wm9yYSBLZWxs" && it.with == "QW5uIExlZQ==";
+    assert!(restore.iter().any(back));
+}
+
+#[test]
+fn torn_names_are_replaced_by_torn_surrogates() {
+    let policy = policy();
+    let request = chat(&[(Role::User, "Who is A-n-n L-e-e?")]);
+    let evidence = [seen(Place::Text(0), 7..18, 0)];
+    let setting = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    let case_of = || case(&policy, &evidence, request.clone());
+    let (asked, ..) = treated(&TreatmentSetting::Alias, case_of());
+    assert_eq!(asked.input.texts(), ["Who is Z-o-r-a K-e-l-l?"]);
+    let (asked, _, restore) = treated(&setting, case_of());
+    let span = asked.corruption.unwrap().spans.remove(0);
+    assert_eq!(span.stand_in.as_deref(), Some("Z-o-r-a K-e-l-l"));
+    assert!(restore.iter().any(|it| it.pattern == "Z-o-r-a K-e-l-l" && it.with == "A-n-n L-e-e"));
+    let noise = TreatmentSetting::Corrupt { function: CorruptionFunction::ZeroTop { dims: 1 } };
+    let (asked, _, restore) = treated(&noise, case_of());
+    assert_eq!(asked.corruption.unwrap().spans[0].stand_in, None);
+    assert!(restore.is_empty());
 }
 
 #[test]

@@ -79,6 +79,9 @@ pub struct InputSpan {
     pub span: Range<usize>,
     /// Index into [`Corruption::entities`] when the span is a name.
     pub entity: Option<usize>,
+    /// What stands for the name under [`CorruptionFunction::Substitute`] where that is not the plain
+    /// surrogate: the surrogate in the asker's writing.
+    pub stand_in: Option<String>,
 }
 
 /// The corruption of one request: the same policy revision and prompt give the same rows.

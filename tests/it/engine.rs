@@ -71,8 +71,12 @@ pub(crate) async fn collect(backend: &dyn Backend, request: Request) -> Reply {
 pub(crate) fn corrupted(mut request: Request, function: CorruptionFunction, word: &str) -> Request {
     let Input::Chat(messages) = &request.input else { panic!("not a chat") };
     let start = messages[0].content.find(word).unwrap();
-    let span =
-        InputSpan { place: Place::Text(0), span: start..start + word.len(), entity: Some(0) };
+    let span = InputSpan {
+        place: Place::Text(0),
+        span: start..start + word.len(),
+        entity: Some(0),
+        stand_in: None,
+    };
     let entity = Entity {
         name: word.to_owned(),
         aliases: Vec::new(),

@@ -1,0 +1,72 @@
+//! What stands for a name that was seen, written as the name is.
+
+use super::{Case, Found};
+use crate::text::{Pairs, alike, last_first, normalise, other_orders};
+use crate::types::{Entity, Place};
+use crate::window::{Kind, Replacement};
+
+/// Longest writing of a name that is given back where the model repeats what stands for it.
+const LONGEST_ECHO: usize = 128;
+
+/// What stands for a name, where that is not the plain surrogate.
+#[derive(Debug)]
+pub(super) struct StandIn {
+    /// The surrogate in the asker's writing.
+    pub(super) text: String,
+    /// The asker's own, where it is short enough to be put back.
+    written: Option<String>,
+}
+
+impl StandIn {
+    /// Turns the surrogate in the asker's writing back into what the asker wrote.
+    pub(super) fn restore(&self) -> Option<Replacement> {
+        let (pattern, with) = (self.text.clone(), self.written.clone()?);
+        Some(Replacement { pattern, with, kind: Kind::Restore })
+    }
+}
+
+/// What stands for each of the names that [`names`](super::names) found: what a model that never met the
+/// name would have read. `None` is the plain surrogate.
+pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>> {
+    let names = case.policy.entities.iter().flat_map(Entity::spellings);
+    let hidden: Vec<&str> = names.collect();
+    let texts = case.request.texts();
+    let of = |(place, span, entity): &Found| {
+        let text = match place {
+            Place::Text(index) => texts.get(*index).copied(),
+            Place::Continuation => case.continuation.as_deref(),
+        };
+        let written = text.and_then(|it| it.get(span.clone()))?;
+        let entity = &case.policy.entities[*entity];
+        if let Some(text) = ordered(entity, written) {
+            return Some(StandIn { text, written: None });
+        }
+        let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
+        let seen: Vec<(String, String)> =
+            plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
+        let text = alike(written, Pairs { seen: &seen, hidden: &hidden })?;
+        let written = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
+        Some(StandIn { text, written })
+    };
+    found.iter().map(of).collect()
+}
+
+/// The surrogate with its words in the order and with the links of a plain name.
+fn ordered(entity: &Entity, written: &str) -> Option<String> {
+    let written = normalise(written).text;
+    for (name, surrogate) in other_orders(&entity.name, &entity.surrogate) {
+        if normalise(&name).text == written {
+            return Some(surrogate);
+        }
+    }
+    let name = normalise(&entity.name).text;
+    match (name.split_once(' '), name.rsplit_once(' ')) {
+        // Over several strings of JSON.
+        (Some((first, _)), Some((_, last)))
+            if first != last && written.starts_with(last) && written.ends_with(first) =>
+        {
+            Some(last_first(&entity.surrogate))
+        }
+        _ => None,
+    }
+}
