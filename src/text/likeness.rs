@@ -72,20 +72,23 @@ fn encoded(written: &str, pairs: Pairs<'_>) -> Option<String> {
     None
 }
 
-/// Whether a name, or a long word of one, is still in a text.
+/// Whether a name, or a long word of one, is still in a text or in what is encoded in it.
 fn hides(text: &str, names: &[&str]) -> bool {
-    let plain = normalise(text);
-    let respelled = respell(&plain).map(|it| it.text);
-    let views = [Some(plain.text), respelled];
-    let views: Vec<String> = views.into_iter().flatten().collect();
+    let decoded = decode(text).views.into_iter().map(|it| it.text);
+    let mut views: Vec<String> = Vec::new();
+    for view in decoded.chain([text.to_owned()]) {
+        let plain = normalise(&view);
+        views.extend(respell(&plain).map(|it| it.text));
+        views.push(plain.text);
+    }
     let letters = |it: &str| -> String { it.chars().filter(|it| it.is_alphanumeric()).collect() };
+    let runs: Vec<String> = views.iter().map(|it| letters(it)).collect();
     names.iter().any(|name| {
         let name = normalise(name).text;
-        views.iter().any(|view| {
-            let run = letters(view);
-            let word = |it: &str| it.chars().count() >= FEWEST_TELLING && run.contains(it);
-            view.contains(&name) || name.split(' ').any(|it| word(&letters(it)))
-        })
+        let words: Vec<String> = name.split(' ').map(letters).collect();
+        let told = |it: &&String| it.chars().count() >= FEWEST_TELLING;
+        let said = |it: &String| runs.iter().any(|run| run.contains(it.as_str()));
+        views.iter().any(|it| it.contains(&name)) || words.iter().filter(told).any(said)
     })
 }
 
@@ -274,6 +277,8 @@ mod tests {
             "Viggo Blaszko and E. Z.",
             "Viggo Blaszko or b-l-a-s-z-k-o",
             "Viggo Blaszko, that Blaszko",
+            "Viggo Blaszko, 45736d652e205a616d6f7261",
+            "Viggo Blaszko, aromaZ",
         ] {
             check(&base64(both), None);
         }

@@ -7,6 +7,8 @@ use crate::window::{Kind, Replacement};
 
 /// Longest writing of a name that is given back where the model repeats what stands for it.
 const LONGEST_ECHO: usize = 128;
+/// Names of a request that are looked at for their writing; further ones get the plain surrogate.
+const MOST_WRITINGS: usize = 256;
 
 /// What stands for a name, where that is not the plain surrogate.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
     let names = case.policy.entities.iter().flat_map(Entity::spellings);
     let hidden: Vec<&str> = names.collect();
     let texts = case.request.texts();
+    let mut left = MOST_WRITINGS;
     let of = |(place, span, entity): &Found| {
         let text = match place {
             Place::Text(index) => texts.get(*index).copied(),
@@ -41,6 +44,7 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = ordered(entity, written) {
             return Some(StandIn { text, written: None });
         }
+        left = left.checked_sub(1)?;
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let seen: Vec<(String, String)> =
             plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
