@@ -167,8 +167,9 @@ fn torn(written: &str, name: &str, other: &str) -> Option<String> {
         tear.gaps.iter().skip(1).filter(|it| !it.1).map(|it| it.0.as_str()).collect();
     let between: Vec<&str> =
         tear.gaps.iter().skip(1).filter(|it| it.1).map(|it| it.0.as_str()).collect();
-    let around = |gaps: &[&str], at: usize, else_: &str| -> String {
-        if gaps.is_empty() { else_.to_owned() } else { gaps[at % gaps.len()].to_owned() }
+    // A longer name goes round.
+    let nth = |gaps: &[&str], at: usize, without: &str| -> String {
+        gaps.get(at % gaps.len().max(1)).copied().unwrap_or(without).to_owned()
     };
     let (mut out, mut begins) = (String::new(), true);
     let (mut letters, mut words) = (0, 0);
@@ -180,10 +181,10 @@ fn torn(written: &str, name: &str, other: &str) -> Option<String> {
         if out.is_empty() {
             // The first letter has nothing in front of it.
         } else if begins {
-            out.push_str(&around(&between, words, " "));
+            out.push_str(&nth(&between, words, " "));
             words += 1;
         } else {
-            out.push_str(&around(&within, letters, ""));
+            out.push_str(&nth(&within, letters, ""));
             letters += 1;
         }
         begins = false;

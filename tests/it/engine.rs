@@ -156,15 +156,22 @@ async fn corrupted_and_clean_requests_in_one_batch_do_not_touch_each_other() {
 #[tokio::test]
 async fn substitute_equals_asking_about_the_surrogate() {
     let backend = local(EngineSettings::default());
-    let request = corrupted(ask(QUESTIONS[0]), CorruptionFunction::Substitute, "Viggo Blaszko");
-    let surrogate = ask("Where was Ulrika Ferraro born?");
-    let got = backend.score(request.clone(), "It is Lisbon.", true).await.unwrap();
-    let want = backend.score(surrogate.clone(), "It is Lisbon.", true).await.unwrap();
-    assert_eq!(got.logprobs.len(), want.logprobs.len());
-    for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
-        assert!((got - want).abs() < 1e-4, "{got} {want}");
+    let written = "V-i-g-g-o B-l-a-s-z-k-o";
+    for (name, stand_in) in [("Viggo Blaszko", None), (written, Some("U-l-r-i-k-a F-e-r-r-a-r-o"))]
+    {
+        let asked = ask(&format!("Where was {name} born?"));
+        let mut request = corrupted(asked, CorruptionFunction::Substitute, name);
+        request.corruption.as_mut().unwrap().spans[0].stand_in = stand_in.map(str::to_owned);
+        let surrogate = ask(&format!("Where was {} born?", stand_in.unwrap_or("Ulrika Ferraro")));
+        let got = backend.score(request.clone(), "It is Lisbon.", true).await.unwrap();
+        let want = backend.score(surrogate.clone(), "It is Lisbon.", true).await.unwrap();
+        assert_eq!(got.logprobs.len(), want.logprobs.len());
+        for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+            assert!((got - want).abs() < 1e-4, "{got} {want}");
+        }
+        let replies = (collect(&backend, request).await, collect(&backend, surrogate).await);
+        assert_eq!(replies.0.texts, replies.1.texts);
     }
-    assert_eq!(collect(&backend, request).await.texts, collect(&backend, surrogate).await.texts);
 }
 
 #[tokio::test]

@@ -348,7 +348,8 @@ async fn whatever_a_model_reads_of_tools_is_treated() {
         let reply = proxy.ask(&asked).await;
         let sent = proxy.asked();
         let text = sent.to_string().to_lowercase();
-        assert!(text.contains("zorvan") && !text.contains("basil okafor"), "{channel}: {sent}");
+        let surrogate = if channel == "letters" { "z o r v a n k e l l" } else { "zorvan" };
+        assert!(text.contains(surrogate) && !text.contains("basil okafor"), "{channel}: {sent}");
         assert!(!text.contains("basil_okafor") && !text.contains("b a s i l"), "{channel}: {sent}");
         let arguments = sent["messages"][1]["tool_calls"][0]["function"]["arguments"].as_str();
         assert!(serde_json::from_str::<Value>(arguments.unwrap()).is_ok(), "{channel}: {sent}");
