@@ -14,7 +14,7 @@ use super::probe::HiddenStates;
 use super::record::Recorder;
 use crate::backend::Backend;
 use crate::detect::{Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic};
-use crate::policy::{DetectorSetting, JUDGE, PROBE, Policy};
+use crate::policy::{DetectorSetting, JUDGE, NAMES, PROBE, Policy};
 use crate::text::other_orders;
 use crate::types::{Entity, Evidence, Place};
 use crate::window::{Copies, Kind, PatternSet, Replacement};
@@ -153,6 +153,12 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Whether a text names anybody, as the detector of names reads it; one that fails says yes.
+    pub(super) fn names_somebody(&self, text: &str) -> bool {
+        let mut names = self.detectors.iter().filter(|it| it.name() == NAMES);
+        names.any(|it| it.inspect(Place::Text(0), text).map_or(true, |seen| !seen.is_empty()))
     }
 
     /// What the detectors see in one text on its own. Nothing is remembered or recorded, and a judge

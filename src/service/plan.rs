@@ -288,6 +288,7 @@ impl<'a> Plan<'a> {
                 evidence,
                 request: state.request.clone(),
                 continuation: state.continuation.clone(),
+                names_somebody: &|it| self.enforced().any(|guard| guard.names_somebody(it)),
             };
             match treat(setting, case) {
                 Ok(treated) => return (setting.name(), treated),

@@ -25,7 +25,7 @@ pub const ALL: &[Disguise] = &[
     ("Morse", |it| coded(it, " ", |letter| MORSE[letter].to_owned())),
     ("spelling alphabet", |it| coded(it, " ", |letter| SPELLING[letter].to_owned())),
     ("letters as numbers", |it| coded(it, "-", |letter| (letter + 1).to_string())),
-    ("shifted by seven", |it| exchanged(it, |letter| (letter + 7) % 26)),
+    ("shifted by seven", |it| shifted(it, 7)),
     ("alphabet backwards", |it| exchanged(it, |letter| 25 - letter)),
     ("vowels drawn out", drawn_out),
     ("every fourth letter a star", starred),
@@ -43,7 +43,7 @@ pub fn coded(text: &str, between: &str, code: impl Fn(usize) -> String) -> Strin
 }
 
 /// Every letter for another one; `to` counts them from 0 to 25.
-fn exchanged(text: &str, to: fn(u8) -> u8) -> String {
+fn exchanged(text: &str, to: impl Fn(u8) -> u8) -> String {
     mapped(text, |it| match it {
         'a'..='z' => char::from(b'a' + to(it as u8 - b'a')),
         'A'..='Z' => char::from(b'A' + to(it as u8 - b'A')),
@@ -141,13 +141,12 @@ pub fn base64(text: &str) -> String {
 
 /// Every letter moved on by 13.
 pub fn rot13(text: &str) -> String {
-    let turn = |letter: u8, base: u8| char::from(base + (letter - base + 13) % 26);
-    let letter = |it: char| match it {
-        'a'..='z' => turn(it as u8, b'a'),
-        'A'..='Z' => turn(it as u8, b'A'),
-        _ => it,
-    };
-    text.chars().map(letter).collect()
+    shifted(text, 13)
+}
+
+/// Every letter moved on by so many, at most 25 (Caesar's cipher).
+pub fn shifted(text: &str, by: u8) -> String {
+    exchanged(text, |letter| (letter + by) % 26)
 }
 
 #[cfg(test)]

@@ -2,37 +2,27 @@
 //! A model that never met a name reads it torn where the asker tore it, and encoded where the asker
 //! encoded it.
 
-use super::disguise::{ALL, homoglyphs, leetspeak};
+use super::disguise::{ALL, homoglyphs, leetspeak, shifted};
 use super::respell::letter;
-use super::{decode, normalise, respell};
+use super::{decode, normalise};
 
 /// Most characters between two letters of a torn name.
 const WIDEST_GAP: usize = 3;
-/// Letters of a word from which on chance does not write it into other words.
-const FEWEST_TELLING: usize = 4;
-
-/// Names and what stands for each of them.
-#[derive(Debug, Clone, Copy)]
-pub struct Pairs<'a> {
-    /// Spellings of the name that was seen, each with the surrogate put together in the same way.
-    pub seen: &'a [(String, String)],
-    /// Every name that must not be left in an encoded text.
-    pub hidden: &'a [&'a str],
-}
 
 /// What stands for `written`, in the same writing: disguises of [`ALL`] and every shift of the
 /// alphabet; texts encoded once with a name in them; letters exchanged for others that look like them, and
-/// up to three signs between letters. `None` where the writing is plain, is none of these, or where another
-/// hidden name would be left in an encoded text.
+/// up to three signs between letters. `names` are spellings of the name, each with the surrogate put together
+/// in the same way. `None` where the writing is plain or none of these. What an encoded text says beside the
+/// name stays in it, whomever it names.
 #[must_use]
-pub fn alike(written: &str, pairs: Pairs<'_>) -> Option<String> {
+pub fn alike(written: &str, names: &[(String, String)]) -> Option<String> {
     let plain = |(name, _): &(String, String)| normalise(name).text == written.to_lowercase();
-    if written.is_ascii() && pairs.seen.iter().any(plain) {
+    if written.is_ascii() && names.iter().any(plain) {
         return None;
     }
-    let disguised = || pairs.seen.iter().find_map(|(name, other)| disguised(written, name, other));
-    let torn = || pairs.seen.iter().find_map(|(name, other)| torn(written, name, other));
-    disguised().or_else(|| encoded(written, pairs)).or_else(torn)
+    let disguised = || names.iter().find_map(|(name, other)| disguised(written, name, other));
+    let torn = || names.iter().find_map(|(name, other)| torn(written, name, other));
+    disguised().or_else(|| encoded(written, names)).or_else(torn)
 }
 
 /// The disguise that makes `written` of `name`, on `other`.
@@ -45,50 +35,13 @@ fn disguised(written: &str, name: &str, other: &str) -> Option<String> {
     (1..26).find(|it| shifted(name, *it) == written).map(|it| shifted(other, it))
 }
 
-fn shifted(text: &str, by: u8) -> String {
-    let turn = |c: char, base: u8| char::from(base + (c as u8 - base + by) % 26);
-    let letter = |c: char| match c {
-        'a'..='z' => turn(c, b'a'),
-        'A'..='Z' => turn(c, b'A'),
-        _ => c,
-    };
-    text.chars().map(letter).collect()
-}
-
 /// A text that is encoded as a whole: the same with the name in it replaced.
-fn encoded(written: &str, pairs: Pairs<'_>) -> Option<String> {
-    for view in decode(written).views {
-        let Some((name, other)) = pairs.seen.iter().find(|it| view.text.contains(&it.0)) else {
-            continue;
-        };
-        if hides(&view.text.replace(name, " "), pairs.hidden) {
-            continue;
-        }
+fn encoded(written: &str, names: &[(String, String)]) -> Option<String> {
+    decode(written).views.into_iter().find_map(|view| {
+        let (name, other) = names.iter().find(|it| view.text.contains(&it.0))?;
         // What the encoding does not give back to the letter is not this encoding.
-        if let Some((_, write)) = ALL.iter().find(|it| it.1(&view.text) == written) {
-            return Some(write(&view.text.replace(name, other)));
-        }
-    }
-    None
-}
-
-/// Whether a name, or a long word of one, is still in a text or in what is encoded in it.
-fn hides(text: &str, names: &[&str]) -> bool {
-    let decoded = decode(text).views.into_iter().map(|it| it.text);
-    let mut views: Vec<String> = Vec::new();
-    for view in decoded.chain([text.to_owned()]) {
-        let plain = normalise(&view);
-        views.extend(respell(&plain).map(|it| it.text));
-        views.push(plain.text);
-    }
-    let letters = |it: &str| -> String { it.chars().filter(|it| it.is_alphanumeric()).collect() };
-    let runs: Vec<String> = views.iter().map(|it| letters(it)).collect();
-    names.iter().any(|name| {
-        let name = normalise(name).text;
-        let words: Vec<String> = name.split(' ').map(letters).collect();
-        let told = |it: &&String| it.chars().count() >= FEWEST_TELLING;
-        let said = |it: &String| runs.iter().any(|run| run.contains(it.as_str()));
-        views.iter().any(|it| it.contains(&name)) || words.iter().filter(told).any(said)
+        let (_, write) = ALL.iter().find(|it| it.1(&view.text) == written)?;
+        Some(write(&view.text.replace(name, other)))
     })
 }
 
@@ -214,11 +167,11 @@ mod tests {
     use super::*;
 
     fn of(written: &str) -> Option<String> {
-        let seen = [
+        let names = [
             ("Viggo Blaszko".to_owned(), "Ulrika Ferraro".to_owned()),
             ("Blaszko, Viggo".to_owned(), "Ferraro, Ulrika".to_owned()),
         ];
-        alike(written, Pairs { seen: &seen, hidden: &["Viggo Blaszko", "Esme Zamora", "E. Z."] })
+        alike(written, &names)
     }
 
     #[track_caller]
@@ -272,17 +225,8 @@ mod tests {
             "68656c6c6f20566967676f20426c61737a6b6f",
             Some("68656c6c6f20556c72696b61204665727261726f"),
         );
-        for both in [
-            "Viggo Blaszko and Esme Zamora",
-            "Viggo Blaszko, V1gg0 Bl45zk0",
-            "Viggo Blaszko and E. Z.",
-            "Viggo Blaszko or b-l-a-s-z-k-o",
-            "Viggo Blaszko, that Blaszko",
-            "Viggo Blaszko, 45736d652e205a616d6f7261",
-            "Viggo Blaszko, aromaZ",
-        ] {
-            check(&base64(both), None);
-        }
+        check(&base64("Where was Viggo Blasko born?"), None);
+        check(&base64(&question), None);
     }
 
     proptest! {

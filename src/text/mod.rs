@@ -20,7 +20,7 @@ use std::ops::Range;
 
 pub use decode::{Decoded, Decodings, decode};
 pub use joined::Joined;
-pub use likeness::{Pairs, alike};
+pub use likeness::alike;
 pub use normalise::{Normalised, normalise};
 pub use orders::{FEWEST_JOINED, last_first, other_orders};
 pub use respell::respell;

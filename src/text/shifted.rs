@@ -123,15 +123,8 @@ fn distances(text: &str) -> Distances {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disguise::shifted;
     use super::*;
-
-    fn shifted(text: &str, by: u8) -> String {
-        let turn = |it: char| match it {
-            'a'..='z' => char::from(b'a' + (it as u8 - b'a' + by) % 26),
-            _ => it,
-        };
-        text.chars().map(turn).collect()
-    }
 
     fn backwards(text: &str) -> String {
         let turn = |it: char| match it {

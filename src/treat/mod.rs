@@ -29,7 +29,7 @@ pub use answer::never_knew;
 use stand_in::StandIn;
 
 /// A request that was ruled on, and why.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "a closure has none")]
 pub struct Case<'a> {
     /// The policy that ruled.
     pub policy: &'a Policy,
@@ -39,6 +39,8 @@ pub struct Case<'a> {
     pub request: Request,
     /// The text to be scored, when there is one.
     pub continuation: Option<String>,
+    /// Whether a text that a treatment wrote names anybody whom any policy hides.
+    pub names_somebody: &'a dyn Fn(&str) -> bool,
 }
 
 /// What becomes of a request.

@@ -1,7 +1,7 @@
 //! What stands for a name that was seen, written as the name is.
 
 use super::{Case, Found};
-use crate::text::{Pairs, alike, last_first, normalise, other_orders};
+use crate::text::{alike, last_first, normalise, other_orders};
 use crate::types::{Entity, Place};
 use crate::window::{Kind, Replacement};
 
@@ -28,10 +28,8 @@ impl StandIn {
 }
 
 /// What stands for each of the names that [`names`](super::names) found: what a model that never met the
-/// name would have read. `None` is the plain surrogate.
+/// name would have read. `None` is the plain surrogate, also where somebody would still be named.
 pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>> {
-    let names = case.policy.entities.iter().flat_map(Entity::spellings);
-    let hidden: Vec<&str> = names.collect();
     let texts = case.request.texts();
     let mut left = MOST_WRITINGS;
     let of = |(place, span, entity): &Found| {
@@ -41,14 +39,17 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         };
         let written = text.and_then(|it| it.get(span.clone()))?;
         let entity = &case.policy.entities[*entity];
+        if written == entity.name {
+            return None;
+        }
         if let Some(text) = ordered(entity, written) {
             return Some(StandIn { text, written: None });
         }
         left = left.checked_sub(1)?;
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
-        let seen: Vec<(String, String)> =
+        let names: Vec<(String, String)> =
             plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
-        let text = alike(written, Pairs { seen: &seen, hidden: &hidden })?;
+        let text = alike(written, &names).filter(|it| !(case.names_somebody)(it))?;
         let written = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
         Some(StandIn { text, written })
     };

@@ -46,7 +46,8 @@ fn chat(contents: &[(Role, &str)]) -> Request {
 }
 
 fn case<'a>(policy: &'a Policy, evidence: &'a [Evidence], request: Request) -> Case<'a> {
-    Case { policy, evidence, request, continuation: Some("It is Bo Ek.".to_owned()) }
+    let continuation = Some("It is Bo Ek.".to_owned());
+    Case { policy, evidence, request, continuation, names_somebody: &|_| false }
 }
 
 fn treated(setting: &TreatmentSetting, case: Case<'_>) -> (Request, String, Vec<Replacement>) {
@@ -126,6 +127,9 @@ fn torn_names_are_replaced_by_torn_surrogates() {
     let span = asked.corruption.unwrap().spans.remove(0);
     assert_eq!(span.stand_in.as_deref(), Some("Z-o-r-a K-e-l-l"));
     assert!(restore.iter().any(|it| it.pattern == "Z-o-r-a K-e-l-l" && it.with == "A-n-n L-e-e"));
+    let named = Case { names_somebody: &|it| it.contains("Z-o-r-a"), ..case_of() };
+    let (asked, ..) = treated(&TreatmentSetting::Alias, named);
+    assert_eq!(asked.input.texts(), ["Who is Zora Kell?"]);
     let noise = TreatmentSetting::Corrupt { function: CorruptionFunction::ZeroTop { dims: 1 } };
     let (asked, _, restore) = treated(&noise, case_of());
     assert_eq!(asked.corruption.unwrap().spans[0].stand_in, None);

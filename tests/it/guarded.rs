@@ -12,6 +12,7 @@ use unlearn_proxy::policy::{
 };
 use unlearn_proxy::service::{Guard, Guarded};
 use unlearn_proxy::telemetry::Metrics;
+use unlearn_proxy::text::disguise::base64;
 use unlearn_proxy::types::{
     CorruptionFunction, Entity, Evidence, Finish, Input, Json, Message, Place, ReplyEvent, Request,
     Role, Tool, ToolChoice,
@@ -362,4 +363,33 @@ async fn two_topics_are_treated_one_after_the_other() {
     let spans = seen.corruption.expect("the test is set up").spans;
     assert_eq!(spans.iter().map(|it| asked.get(it.span.clone())).collect::<Vec<_>>(), [Some(NAME)]);
     assert_eq!(said(&reply, 0), "Al Ry, Basil Okafor.");
+}
+
+/// An encoded text keeps what it says beside the name only if it says no other one, of any policy.
+#[tokio::test]
+async fn an_encoded_text_keeps_nobody_whom_another_policy_hides() {
+    let substitute = TreatmentSetting::Corrupt { function: CorruptionFunction::Substitute };
+    let mut other = policy(vec![substitute.clone()]);
+    other.topic = "others".to_owned();
+    other.entities = Arc::new(vec![Entity {
+        name: "Ann Lee".to_owned(),
+        aliases: Vec::new(),
+        surrogate: "Mira Holm".to_owned(),
+    }]);
+    for (text, kept) in [
+        ("Where was Basil Okafor born?", Some("Where was Zorvan Kell born?")),
+        ("Where was Basil Okafor born, and Lee, Ann?", None),
+        ("Where was Basil Okafor born, that is B. Okafor?", None),
+    ] {
+        let scripted = Scripted::new(["A reply."]);
+        let can = Capabilities { embeddings: true, ..Capabilities::default() };
+        let backend = Arc::new(scripted.with_capabilities(can));
+        let served: Arc<dyn Backend> = Arc::<Scripted>::clone(&backend);
+        let guards = [policy(vec![substitute.clone()]), other.clone()].map(built).to_vec();
+        let guarded = Guarded::new(served, guards, Arc::new(Metrics::new()), None);
+        events(&guarded, question(&base64(text))).await.expect("the test is set up");
+        let corruption = backend.seen()[0].corruption.clone().expect("a policy corrupts");
+        let stand_ins: Vec<_> = corruption.spans.into_iter().filter_map(|it| it.stand_in).collect();
+        assert_eq!(stand_ins, kept.map(base64).into_iter().collect::<Vec<_>>(), "{text}");
+    }
 }
