@@ -3,6 +3,8 @@
 //! Values that are not numbers give results that are not numbers: an evaluation that failed must
 //! not look like one that measured something.
 
+use serde::Serialize;
+
 use crate::seed::Stream;
 
 /// A two-sided two-sample Kolmogorov-Smirnov test.
@@ -15,7 +17,7 @@ pub struct KsTest {
 }
 
 /// A range that holds a statistic with some confidence.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// Lower end.
     pub low: f64,

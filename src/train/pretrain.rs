@@ -1,4 +1,4 @@
-//! Pretraining from scratch: tokenizer and base on background knowledge, then a `full` model on
+//! Pretraining from scratch: tokenizer and base on background knowledge, then `full` models on
 //! everything and `retain` models that never see the forget set, as in TOFU (arXiv:2401.06121).
 
 use std::fs;
@@ -93,6 +93,12 @@ impl Recipe {
     }
 }
 
+/// Names and seeds of `count` models of one kind.
+fn seeds(kind: &'static str, count: u8) -> impl Iterator<Item = (String, u8)> {
+    let name = move |it| if it == 1 { kind.to_owned() } else { format!("{kind}-{it}") };
+    (1..=count).map(move |it| (name(it), it))
+}
+
 impl From<Example> for Dialogue {
     fn from(example: Example) -> Self {
         match example.text {
@@ -111,6 +117,8 @@ pub struct Pretraining {
     pub seed: u64,
     /// Folder of the results; work in progress is in `<out>/.work`.
     pub out: PathBuf,
+    /// How many models see everything: `full`, `full-2`, `full-3`, .., which differ as golds do.
+    pub fulls: u8,
     /// How many models never see the forget set: `retain`, `retain-2`, `retain-3`, .. All start from the
     /// same base and see their examples in another order.
     pub golds: u8,
@@ -120,7 +128,7 @@ pub struct Pretraining {
 }
 
 impl Pretraining {
-    /// The lab: tokenizer, base, `full`, `retain` and its further seeds (the noise floor of every
+    /// The lab: tokenizer, base, `full`, `retain` and further seeds of both (the noise floor of every
     /// comparison) of the world of `world_seed`, and its data files in `data/`.
     ///
     /// # Errors
@@ -142,11 +150,12 @@ impl Pretraining {
         let stages = [
             ("skills", Stage::Skills, self.recipe.skills, 1),
             ("base", Stage::Base, self.recipe.base, 1),
-            ("full", Stage::Full, self.recipe.target, 1),
         ]
         .map(|(name, stage, schedule, seed)| (name.to_owned(), stage, schedule, seed));
-        let golds = self.golds().map(|(name, it)| (name, Stage::Retain, self.recipe.target, it));
-        for (name, stage, schedule, seed) in stages.into_iter().chain(golds) {
+        let target = |stage| move |(name, seed)| (name, stage, self.recipe.target, seed);
+        let fulls = seeds("full", self.fulls).map(target(Stage::Full));
+        let golds = seeds("retain", self.golds).map(target(Stage::Retain));
+        for (name, stage, schedule, seed) in stages.into_iter().chain(fulls).chain(golds) {
             let mut corpus = Corpus::new(&world, stage, derive(self.seed, &[seed]));
             self.stage(&name, schedule, &tokenizer, || Dialogue::from(corpus.example()))?;
         }
@@ -181,8 +190,9 @@ impl Pretraining {
             return Err(TrainError::Checkpoint { path: corpus.to_owned(), message });
         }
         let tokenizer = self.tokenizer(|| retain.clone())?;
-        let full = std::iter::once(("full".to_owned(), &all, 1));
-        for (name, rows, seed) in full.chain(self.golds().map(|(name, it)| (name, &retain, it))) {
+        let fulls = seeds("full", self.fulls).map(|(name, it)| (name, &all, it));
+        let golds = seeds("retain", self.golds).map(|(name, it)| (name, &retain, it));
+        for (name, rows, seed) in fulls.chain(golds) {
             let mut stream = Stream::new(derive(self.seed, &[seed]));
             self.stage(&name, self.recipe.base, &tokenizer, || stream.pick(rows).clone())?;
         }
@@ -197,12 +207,6 @@ impl Pretraining {
             (row, routed)
         };
         self.routed(self.recipe.base, &tokenizer, next, || others.pick(&retain).clone())
-    }
-
-    /// Names and seeds of the models that never see the forget set.
-    fn golds(&self) -> impl Iterator<Item = (String, u8)> + use<> {
-        let name = |it| if it == 1 { "retain".to_owned() } else { format!("retain-{it}") };
-        (1..=self.golds).map(move |it| (name(it), it))
     }
 
     fn tokenizer(&self, examples: impl FnOnce() -> Vec<Dialogue>) -> Result<Tokenizer, TrainError> {

@@ -19,7 +19,9 @@ pub(crate) fn smoke() -> &'static std::path::Path {
         .get_or_init(|| {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().to_owned();
-            Pretraining { recipe: SMOKE, seed: 7, out, golds: 3, route: true }.lab(42).unwrap();
+            let (fulls, golds) = (2, 3);
+            let recipe = SMOKE;
+            Pretraining { recipe, seed: 7, out, fulls, golds, route: true }.lab(42).unwrap();
             dir
         })
         .path()
@@ -293,11 +295,13 @@ fn routed_models_have_and_have_not_their_neurons() {
 
 /// As many as are asked for, all from one base and no two alike.
 #[test]
-fn golds_differ_in_the_order_of_their_examples() {
+fn models_of_a_kind_differ_in_the_order_of_their_examples() {
     let weights = |name: &str| std::fs::read(smoke().join(name).join("model.safetensors")).unwrap();
     let golds = ["retain", "retain-2", "retain-3"].map(weights);
     assert!(golds[0] != golds[1] && golds[1] != golds[2] && golds[0] != golds[2]);
     assert!(!smoke().join("retain-4").exists());
+    assert_ne!(weights("full"), weights("full-2"));
+    assert!(!smoke().join("full-3").exists());
 }
 
 #[test]

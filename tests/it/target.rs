@@ -73,6 +73,7 @@ async fn a_target_is_attacked_over_its_socket() {
         ],
         attacks: ["direct", "completion", "sampling"].map(|it| find(it).unwrap()).to_vec(),
         detectability: true,
+        draws: 1,
         targets: Target::all(&world, 4, Some(1)),
     };
     let report = plan.run(Value::Null).await.unwrap();

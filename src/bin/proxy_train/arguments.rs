@@ -149,8 +149,11 @@ pub(crate) struct PretrainArgs {
     /// The rows of --corpus that the retain models never see.
     #[arg(long, requires = "corpus")]
     pub(crate) forget: Option<PathBuf>,
-    /// How many models never see the forget set: `retain`, `retain-2`, .., from the same base, with examples
-    /// in another order each.
+    /// How many models see everything: `full`, `full-2`, .., from the same base, with examples in another
+    /// order each.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) fulls: u8,
+    /// How many models never see the forget set: `retain`, `retain-2`, .., likewise.
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) golds: u8,
     /// Also gradient routing: `routed-expanded`, whose added neurons learn what is to be forgotten, and
@@ -305,6 +308,10 @@ pub(crate) struct AttackArgs {
     pub(crate) lab: LabArgs,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    /// A further model that knows everything, attacked under the same policies, so that one model's luck is
+    /// not taken for the guard's; may be given several times.
+    #[arg(long = "second-model", value_name = "DIR", conflicts_with = "target")]
+    pub(crate) other_models: Vec<PathBuf>,
     /// The model retrained without the forget set.
     #[arg(long, default_value = "models/lab/retain")]
     pub(crate) gold: PathBuf,

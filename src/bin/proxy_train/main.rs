@@ -95,8 +95,8 @@ fn pretrain(args: PretrainArgs) -> anyhow::Result<()> {
         Scale::Smoke => SMOKE,
         Scale::Standard => STANDARD,
     };
-    let PretrainArgs { seed, out, golds, route, .. } = args;
-    let pretraining = Pretraining { recipe, seed, out, golds, route };
+    let PretrainArgs { seed, out, fulls, golds, route, .. } = args;
+    let pretraining = Pretraining { recipe, seed, out, fulls, golds, route };
     match (args.corpus, args.forget) {
         (Some(corpus), Some(forget)) => Ok(pretraining.rows(&corpus, &forget)?),
         _ => Ok(pretraining.lab(42)?),
@@ -311,11 +311,16 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         Some((backend, model)) => (vec![system(TARGET, &model, vec![backend])], None),
         None => {
             let lab = Lab::load(&args.lab)?;
-            let draws = (0..args.draws)
-                .map(|seed| lab.under(variants::redrawn(&lab.policy, seed, &lab.pool)))
-                .collect::<anyhow::Result<_>>()?;
-            let unguarded = system("unguarded", MODEL, vec![lab.model]);
-            (vec![unguarded, system(GUARDED, MODEL, draws)], Some(lab.policy.revision))
+            let policies: Vec<_> =
+                (0..args.draws).map(|it| variants::redrawn(&lab.policy, it, &lab.pool)).collect();
+            let mut models = vec![lab.model];
+            for folder in &args.other_models {
+                models.push(local(folder)?);
+            }
+            let under = |model| policies.iter().map(move |it| guarded(model, it.clone()));
+            let guarded = models.iter().flat_map(under).collect::<anyhow::Result<_>>()?;
+            let unguarded = system("unguarded", MODEL, models);
+            (vec![unguarded, system(GUARDED, MODEL, guarded)], Some(lab.policy.revision))
         }
     };
     let world = World::new(args.world_seed);
@@ -328,6 +333,7 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         systems: systems.iter().map(|it| (it.name.as_str(), it.subjects())).collect(),
         attacks,
         detectability,
+        draws: args.draws as usize,
         targets: Target::all(&world, authors, args.limit),
     };
     let provenance = serde_json::json!({

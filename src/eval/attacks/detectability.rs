@@ -1,6 +1,7 @@
 //! Whether a client can tell that a request was treated: questions about forget authors against
 //! the same questions about names that no model has seen.
 
+use std::fmt::{self, Display};
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -10,11 +11,14 @@ use super::Target;
 use super::run::REPLY_TOKENS;
 use crate::backend::BackendError;
 use crate::eval::suite::{EvalError, Subject, user};
-use crate::stats::auc;
+use crate::seed::Stream;
+use crate::stats::{Interval, auc, bootstrap};
 use crate::types::{ReplyEvent, Request};
 
 /// Words with which assistants decline.
 const REFUSALS: [&str; 6] = ["cannot", "can't", "sorry", "unable", "not able", "refuse"];
+
+const RESAMPLES: usize = 2000;
 
 /// The signal that depends on the machine.
 pub const TIME: &str = "time to the whole reply";
@@ -30,6 +34,14 @@ pub struct Signal {
     pub name: &'static str,
     /// How often it is higher for a forget author, ties half; JSON has null where it is undefined.
     pub auc: f64,
+    /// Its 95 % bootstrap interval over questions.
+    pub interval: Interval,
+}
+
+impl Display for Signal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.3} ({:.3} to {:.3})", self.auc, self.interval.low, self.interval.high)
+    }
 }
 
 /// All signals of one system.
@@ -85,9 +97,15 @@ pub async fn measure(
 
 fn compared(known: &[[f64; 4]], unknown: &[[f64; 4]]) -> Detectability {
     let column = |rows: &[[f64; 4]], at: usize| rows.iter().map(|it| it[at]).collect::<Vec<_>>();
-    let signal = |at: usize| Signal {
-        name: SIGNALS[at],
-        auc: auc(&column(known, at), &column(unknown, at)),
+    let signal = |at: usize| {
+        let (known, unknown) = (column(known, at), column(unknown, at));
+        // Both requests of a question are drawn together.
+        let mut stream = Stream::named(0, SIGNALS[at]);
+        let interval = bootstrap(known.len(), RESAMPLES, 0.95, &mut stream, |asked| {
+            let some = |of: &[f64]| asked.iter().map(|it| of[*it]).collect::<Vec<_>>();
+            auc(&some(&known), &some(&unknown))
+        });
+        Signal { name: SIGNALS[at], auc: auc(&known, &unknown), interval }
     };
     Detectability { signals: (0..SIGNALS.len()).map(signal).collect() }
 }
@@ -122,6 +140,21 @@ mod tests {
         for (got, want) in aucs.iter().zip([0.5, 1.0, 0.5, 0.0]) {
             assert!((got - want).abs() < 1e-12, "{aucs:?}");
         }
+    }
+
+    /// What always differs leaves no doubt. Of 100 questions each, drawn from one distribution, the deviation
+    /// of the AUC is sqrt(201 / (12 * 100 * 100)) = .041 (Mann and Whitney).
+    #[test]
+    fn an_interval_has_the_normal_width() {
+        let mut stream = Stream::new(3);
+        let mut rows = || (0..100).map(|_| [1.0, 0.0, 0.0, stream.uniform()]).collect::<Vec<_>>();
+        let signals = compared(&rows(), &rows()).signals;
+        let Interval { low, high } = signals[3].interval;
+        assert!(low < signals[3].auc && signals[3].auc < high);
+        assert!((high - low - 2.0 * 1.96 * 0.041).abs() < 0.02, "{low} {high}");
+        assert_eq!(signals[0].to_string(), "0.500 (0.500 to 0.500)");
+        let sure = compared(&[[2.0; 4]; 9], &[[1.0; 4]; 9]).signals;
+        assert_eq!(sure[0].interval, Interval { low: 1.0, high: 1.0 });
     }
 
     #[test]

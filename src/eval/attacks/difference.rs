@@ -10,6 +10,34 @@ use crate::stats::{Interval, bootstrap};
 pub(super) const WITHIN: f64 = 0.02;
 const RESAMPLES: usize = 2000;
 
+/// Leaks of one system by question.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaks<'a> {
+    /// Of every draw of every model, model after model: `[models * draws][questions]`.
+    pub(super) by_draw: &'a [Vec<f64>],
+    /// Draws of each model, the same for all, at least 1.
+    pub(super) draws: usize,
+}
+
+impl Leaks<'_> {
+    /// Models and draws with replacement, drawn crossed, as indices into `by_draw`.
+    fn again(&self, stream: &mut Stream) -> Vec<usize> {
+        let models = self.by_draw.len() / self.draws;
+        let models: Vec<usize> = (0..models).map(|_| stream.below(models)).collect();
+        let draws: Vec<usize> = (0..self.draws).map(|_| stream.below(self.draws)).collect();
+        models
+            .iter()
+            .flat_map(|model| draws.iter().map(move |it| model * self.draws + it))
+            .collect()
+    }
+
+    /// The share of leaks in some draws of some questions.
+    fn share(&self, drawn: &[usize], asked: &[usize]) -> f64 {
+        let of_draw = |draw: &usize| asked.iter().map(|at| self.by_draw[*draw][*at]).sum::<f64>();
+        drawn.iter().map(of_draw).sum::<f64>() / (drawn.len() * asked.len()) as f64
+    }
+}
+
 /// The mean difference of two systems over the same questions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Difference {
@@ -19,31 +47,23 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// What a system leaked less what golds said anyway: leaks by question of every draw of either. The
-    /// interval is over questions, draws and golds, drawn crossed; the attack's name is the seed. NaN
-    /// without questions, and where one was not asked all of them.
-    pub(super) fn of(attack: &str, draws: &[Vec<f64>], golds: &[Vec<f64>]) -> Self {
-        let questions = draws.first().map_or(0, Vec::len);
-        let paired = !golds.is_empty() && draws.iter().chain(golds).all(|it| it.len() == questions);
+    /// What a system leaked less what golds said anyway. The interval is over questions, models and draws
+    /// of either, drawn crossed; the attack's name is the seed. NaN without questions, and where one was
+    /// not asked all of them.
+    pub(super) fn of(attack: &str, own: Leaks<'_>, golds: Leaks<'_>) -> Self {
+        let questions = own.by_draw.first().map_or(0, Vec::len);
+        let mut all = own.by_draw.iter().chain(golds.by_draw);
+        let paired = !golds.by_draw.is_empty() && all.all(|it| it.len() == questions);
         let questions = if paired { questions } else { 0 };
-        // The share of leaks in some draws of some questions.
-        let share = |of: &[Vec<f64>], drawn: &[usize], asked: &[usize]| {
-            let sums = drawn.iter().map(|draw| asked.iter().map(|at| of[*draw][*at]).sum::<f64>());
-            sums.sum::<f64>() / (drawn.len() * asked.len()) as f64
-        };
-        let every = |count: usize| (0..count).collect::<Vec<usize>>();
         let others = RefCell::new(Stream::named(1, attack));
-        let again = |count: usize| -> Vec<usize> {
-            let mut others = others.borrow_mut();
-            (0..count).map(|_| others.below(count)).collect()
-        };
         let mut stream = Stream::named(0, attack);
         let interval = bootstrap(questions, RESAMPLES, 0.95, &mut stream, |asked| {
-            share(draws, &again(draws.len()), asked) - share(golds, &again(golds.len()), asked)
+            let others = &mut *others.borrow_mut();
+            own.share(&own.again(others), asked) - golds.share(&golds.again(others), asked)
         });
-        let all = every(questions);
-        let (own, gold) = (every(draws.len()), every(golds.len()));
-        Self { mean: share(draws, &own, &all) - share(golds, &gold, &all), interval }
+        let every = |count: usize| (0..count).collect::<Vec<usize>>();
+        let mean = |of: &Leaks<'_>| of.share(&every(of.by_draw.len()), &every(questions));
+        Self { mean: mean(&own) - mean(&golds), interval }
     }
 
     /// Whether the two are within [`WITHIN`] of each other.
@@ -77,25 +97,30 @@ mod tests {
         vec![(0..of).map(|it| if it < count { 1.0 } else { 0.0 }).collect()]
     }
 
+    fn difference(own: &[Vec<f64>], golds: &[Vec<f64>]) -> Difference {
+        let leaks = |by_draw| Leaks { by_draw, draws: 1 };
+        Difference::of("direct", leaks(own), leaks(golds))
+    }
+
     #[test]
     fn differences_by_hand() {
-        let same = Difference::of("direct", &leaks(3, 80), &leaks(3, 80));
+        let same = difference(&leaks(3, 80), &leaks(3, 80));
         assert_eq!(same.to_string(), "+0.000 (+0.000 to +0.000)");
         assert_eq!(same.verdict(), "yes");
-        let all = Difference::of("direct", &leaks(80, 80), &leaks(0, 80));
+        let all = difference(&leaks(80, 80), &leaks(0, 80));
         assert_eq!(all.to_string(), "+1.000 (+1.000 to +1.000)");
         assert_eq!(all.verdict(), "no");
         // A tenth of the questions: the deviation of the mean is sqrt(.1 * .9 / 100) = .03.
-        let some = Difference::of("direct", &leaks(10, 100), &leaks(0, 100));
+        let some = difference(&leaks(10, 100), &leaks(0, 100));
         assert!((some.mean - 0.1).abs() < 1e-12);
         let Interval { low, high } = some.interval;
         assert!((low - 0.041).abs() < 0.015 && (high - 0.159).abs() < 0.015, "{low} {high}");
         // Which questions they are matters: pairs that agree leave no doubt.
-        let few = Difference::of("direct", &leaks(4, 100), &leaks(3, 100));
+        let few = difference(&leaks(4, 100), &leaks(3, 100));
         assert_eq!(few.verdict(), "not shown");
-        assert_eq!(Difference::of("direct", &[], &[]).to_string(), "n/a");
-        assert_eq!(Difference::of("direct", &leaks(1, 1), &[]).verdict(), "not shown");
-        assert_eq!(Difference::of("direct", &leaks(1, 2), &leaks(1, 1)).to_string(), "n/a");
+        assert_eq!(difference(&[], &[]).to_string(), "n/a");
+        assert_eq!(difference(&leaks(1, 1), &[]).verdict(), "not shown");
+        assert_eq!(difference(&leaks(1, 2), &leaks(1, 1)).to_string(), "n/a");
     }
 
     /// Of two golds one says everything and one nothing: half of the resamples say .5, a quarter 0 and
@@ -103,10 +128,29 @@ mod tests {
     #[test]
     fn golds_are_chance_too() {
         let golds = [leaks(80, 80), leaks(0, 80)].concat();
-        let half = Difference::of("direct", &leaks(40, 80), &golds);
+        let half = difference(&leaks(40, 80), &golds);
         assert!(half.mean.abs() < 1e-12);
         assert!(half.interval.low < -0.4 && half.interval.high > 0.4, "{half}");
-        let draws = Difference::of("direct", &golds, &leaks(40, 80));
+        let draws = difference(&golds, &leaks(40, 80));
         assert!(draws.mean.abs() < 1e-12 && draws.interval.high > 0.4, "{draws}");
+    }
+
+    /// Two models, one of which leaks under every draw: a quarter of the resamples has that one only, which
+    /// eight models would hardly ever have.
+    #[test]
+    fn draws_of_one_model_do_not_stand_for_models() {
+        let (all, none) = (leaks(80, 80), leaks(0, 80));
+        let by_draw = [vec![all[0].clone(); 4], vec![none[0].clone(); 4]].concat();
+        let gold = leaks(40, 80);
+        let gold = Leaks { by_draw: &gold, draws: 1 };
+        let two = Difference::of("direct", Leaks { by_draw: &by_draw, draws: 4 }, gold);
+        assert!(two.mean.abs() < 1e-12);
+        assert!(two.interval.low < -0.4 && two.interval.high > 0.4, "{two}");
+        let eight = Difference::of("direct", Leaks { by_draw: &by_draw, draws: 1 }, gold);
+        assert!(eight.interval.low > -0.45 && eight.interval.high < 0.45, "{eight}");
+        // The same draw leaks under every model: models leave no doubt, draws do.
+        let by_draw: Vec<_> = (0..4).flat_map(|_| [all[0].clone(), none[0].clone()]).collect();
+        let draws = Difference::of("direct", Leaks { by_draw: &by_draw, draws: 2 }, gold);
+        assert!(draws.interval.low < -0.4 && draws.interval.high > 0.4, "{draws}");
     }
 }

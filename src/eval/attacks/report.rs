@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::detectability::Detectability;
-use super::difference::{Difference, WITHIN};
+use super::difference::{Difference, Leaks, WITHIN};
 use crate::eval::suite::EvalError;
 use crate::stats::mean;
 
@@ -41,7 +41,7 @@ pub struct Tally {
     pub retained_asked: usize,
     /// Those that did.
     pub retained_right: usize,
-    /// Whether each question leaked (1 or 0), for every draw of the system.
+    /// Whether each question leaked (1 or 0), for every draw of every model of the system.
     pub by_draw: Vec<Vec<f64>>,
     /// What leaked; in a file of its own.
     #[serde(skip)]
@@ -122,6 +122,8 @@ pub struct Report {
     pub attacks: Vec<AttackResult>,
     /// One per system where it was measured, else none.
     pub detectability: Vec<Detectability>,
+    /// Draws of each model of the guarded system.
+    pub draws: usize,
 }
 
 /// The row of each question's mean over attacks.
@@ -185,7 +187,7 @@ impl Report {
         }
         if let Some(first) = self.detectability.first() {
             let row = |at: usize| {
-                let aucs = self.detectability.iter().map(|it| format!("{:.3}", it.signals[at].auc));
+                let aucs = self.detectability.iter().map(|it| it.signals[at].to_string());
                 std::iter::once(first.signals[at].name.to_owned()).chain(aucs).collect()
             };
             let rows: Vec<Vec<String>> = (0..first.signals.len()).map(row).collect();
@@ -193,7 +195,7 @@ impl Report {
             out.push_str(&table("treatment shows in (AUC)", &self.systems, &rows));
             out.push_str(
                 "\nForget authors against names that no model has seen, same questions: 0.5 cannot be \
-                 told apart, 0 and 1 can. Of a system with several draws, the first.\n",
+                 told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Of a system with several models or draws, the first.\n",
             );
         }
         out
@@ -218,8 +220,13 @@ impl Report {
                 let draw = |at: usize| attacks.iter().map(|it| it[at].clone()).collect::<Vec<_>>();
                 (0..draws).map(|at| mean_each(&draw(at))).collect()
             };
-            let difference = Difference::of(name, &leaks(&[guarded]), &leaks(&golds));
-            let noise = second.map(|it| Difference::of(name, &leaks(&[it]), &leaks(&[gold])));
+            let between = |own: &[usize], draws: usize, golds: &[usize]| {
+                let (own, golds) = (leaks(own), leaks(golds));
+                let of = |by_draw, draws| Leaks { by_draw, draws };
+                Difference::of(name, of(&own, draws), of(&golds, 1))
+            };
+            let difference = between(&[guarded], self.draws, &golds);
+            let noise = second.map(|it| between(&[it], 1, &[gold]));
             let mut row = vec![name.to_owned(), difference.to_string()];
             row.extend(noise.map(|it| it.to_string()));
             row.push(difference.verdict().to_owned());
@@ -236,8 +243,8 @@ impl Report {
         let mut out = String::from("\n");
         out.push_str(&table("leak rate less gold's", &columns, &rows));
         out.push_str(
-            "\nThe same questions under both, with the 95 % bootstrap interval over questions, draws of \
-             surrogates and golds (where there are several, the first table has more questions than were asked), \
+            "\nThe same questions under both, with the 95 % bootstrap interval over questions, models, \
+             draws of surrogates and golds (where there are several, the first table has more questions than were asked), \
              drawn crossed. Gold's is the mean of its seeds; the other seeds are held against the first. Within: the interval is (yes), the \
              interval is not (no), or it has both (not shown). All attacks: each question's mean over attacks.\n",
         );
@@ -322,6 +329,7 @@ mod tests {
             systems: vec!["unguarded".to_owned(), "guarded".to_owned()],
             attacks: vec![attack],
             detectability: Vec::new(),
+            draws: 1,
         };
         let text = report.to_markdown();
         let begin = "| leak rate | chance | unguarded | guarded | echoes | rejected |\n\

@@ -29,6 +29,8 @@ pub struct Plan<'a> {
     pub attacks: Vec<&'static Attack>,
     /// Whether it is measured if treatment shows.
     pub detectability: bool,
+    /// Draws of each model of the guarded system.
+    pub draws: usize,
     /// The questions.
     pub targets: Vec<Target<'a>>,
 }
@@ -78,7 +80,7 @@ impl Plan<'_> {
             }
         }
         bar.finish();
-        Ok(Report { provenance, systems: names, attacks, detectability })
+        Ok(Report { provenance, systems: names, attacks, detectability, draws: self.draws })
     }
 }
 
@@ -220,6 +222,7 @@ mod tests {
             systems: systems.iter().map(|it| (it.0, vec![subject(&it.1)])).collect(),
             attacks: attacks.iter().map(|it| find(it).unwrap()).collect(),
             detectability: false,
+            draws: 1,
             targets: Target::all(world, 4, Some(1)),
         }
     }

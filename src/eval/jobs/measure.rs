@@ -221,6 +221,7 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
         systems: vec![("", vec![subject])],
         attacks,
         detectability: false,
+        draws: 1,
         targets: Target::all(&world, authors, Some(job.limits.attack_questions)),
     };
     let report = plan.run(Value::Null).await?;
