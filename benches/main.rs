@@ -170,7 +170,7 @@ fn training_step(bencher: Bencher<'_, '_>, sequences: u32) {
     let decoder = weights::load(&folder, &Device::Cpu, DType::F32).expect("the model loads");
     let model = Trainable::from_decoder(&decoder).expect("there is memory");
     let vars = model.vars.iter().map(|it| it.1.clone()).collect();
-    let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+    let mut optimiser = AdamW::new(vars, AdamWSettings::default()).expect("memory");
     let vocab = u32::try_from(decoder.config.vocab_size).expect("a small vocabulary");
     let batch = training_rows(sequences, vocab);
     let first = model.label_nll(&batch).and_then(|it| it.mean_all()?.to_scalar::<f32>());

@@ -136,8 +136,8 @@ impl Decoder {
             return Ok(Vec::new());
         }
         let chosen = residual.index_select(&Tensor::new(rows, self.device())?, 0)?;
-        let logits = self.logits(&chosen)?.to_dtype(DType::F32)?;
-        ops::values_of(&logits.to_device(&Device::Cpu)?)
+        let logits = self.logits(&chosen)?;
+        ops::values_of(&logits)
     }
 
     /// Residual stream of packed sequences, differentiable: `embedded` is `[rows, hidden]`.

@@ -132,7 +132,7 @@ impl Fit<'_> {
         loss: impl Fn(&Batch, &[bool]) -> candle_core::Result<Tensor>,
     ) -> Result<f32, TrainError> {
         let vars = named.iter().map(|it| it.1.clone()).collect();
-        let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+        let mut optimiser = AdamW::new(vars, AdamWSettings::default())?;
         let mut state = self.resume(named, &mut optimiser)?;
         for _ in 0..state.drawn {
             next();

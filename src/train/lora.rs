@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, Var};
 
 use super::named::tensors_mut;
 use crate::engine::decoder::Decoder;
-use crate::engine::ops::{values, with_values};
+use crate::engine::ops::{fused, values, with_values};
 use crate::seed::Stream;
 
 /// The matrices of a block that get an adapter.
@@ -66,8 +66,8 @@ impl Lora {
             let a: Vec<f32> = (0..settings.rank * columns)
                 .map(|_| (bound * (2.0 * stream.uniform() - 1.0)) as f32)
                 .collect();
-            let a = Var::from_vec(a, (settings.rank, columns), &Device::Cpu)?;
-            let b = Var::zeros((rows, settings.rank), DType::F32, &Device::Cpu)?;
+            let a = Var::from_vec(a, (settings.rank, columns), tensor.device())?;
+            let b = Var::zeros((rows, settings.rank), DType::F32, tensor.device())?;
             vars.push((format!("{name}.a"), a.clone()));
             vars.push((format!("{name}.b"), b.clone()));
             adapters.insert(name, (a, b));
@@ -85,13 +85,17 @@ impl Lora {
         for (name, tensor) in tensors_mut(&mut merged) {
             let Some((a, b)) = self.adapters.get(&name) else { continue };
             let product = (b.as_tensor() * self.scale)?.matmul(a.as_tensor())?;
-            *tensor = product.apply_op1(Beside(tensor.clone()))?;
+            *tensor = if fused(&product) {
+                product.apply_op1(Beside(tensor.clone()))?
+            } else {
+                (product + &*tensor)?
+            };
         }
         Ok(merged)
     }
 }
 
-/// Adds a frozen tensor of the same shape. candle's own addition would store a gradient for it, as large as
+/// Adds a frozen tensor of the same shape on the CPU. candle's own addition would store a gradient for it, as large as
 /// the weights.
 #[derive(Debug)]
 struct Beside(Tensor);
@@ -119,6 +123,8 @@ impl CustomOp1 for Beside {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::data::Batch;
     use crate::engine::ops::values_of;
@@ -146,7 +152,7 @@ mod tests {
         assert_eq!(values(&mut lora.merged().unwrap()), before);
 
         let vars = lora.vars.iter().map(|it| it.1.clone()).collect();
-        let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+        let mut optimiser = AdamW::new(vars, AdamWSettings::default()).unwrap();
         for _ in 0..3 {
             let grads = loss(lora.merged().unwrap()).backward().unwrap();
             for (name, tensor) in tensors_mut(&mut frozen) {

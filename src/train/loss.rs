@@ -1,6 +1,6 @@
 //! Losses over rows of logits.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::data::Batch;
@@ -32,16 +32,16 @@ fn check(targets: &[u32], rows: usize, vocab: usize) -> Result<()> {
     Ok(())
 }
 
-/// The same of the logits `rows * head^T`: `[rows, hidden]` and `[vocab, hidden]` in, `[rows]` out. The
-/// logits are no node of the graph, so that candle does not add their gradient, as large as they are, to
-/// zeros first.
+/// The same of the logits `rows * head^T`: `[rows, hidden]` and `[vocab, hidden]` in, `[rows]` out, in f32
+/// whatever the logits are computed in. On the CPU they are no node of the graph, so that candle does not
+/// add their gradient, as large as they are, to zeros first.
 ///
 /// # Errors
 ///
 /// As [`token_nll`].
 pub fn linear_nll(rows: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
     if !(fused(rows) && fused(head)) {
-        return token_nll(&linear(rows, head)?, targets);
+        return token_nll(&linear(rows, head)?.to_dtype(DType::F32)?, targets);
     }
     let logits = linear(&rows.detach(), &head.detach())?;
     let nll = TokenNll::of(&logits, targets)?;

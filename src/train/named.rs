@@ -1,6 +1,6 @@
 //! A decoder's tensors under the names that training gives them.
 
-use candle_core::Tensor;
+use candle_core::{DType, Result, Tensor};
 
 use crate::engine::decoder::{Block, Decoder};
 
@@ -34,6 +34,22 @@ pub fn detached(mut decoder: Decoder) -> Decoder {
         *tensor = tensor.detach();
     }
     decoder
+}
+
+/// The same weights rounded to `dtype`, differentiable with respect to what they were; but for an embedding
+/// table that is not the head as well, whose rows are rounded when they are looked up.
+///
+/// # Errors
+///
+/// [`candle_core::Error`] when memory runs out.
+pub fn rounded(mut decoder: Decoder, dtype: DType) -> Result<Decoder> {
+    let tied = decoder.head.is_none();
+    for (name, tensor) in tensors_mut(&mut decoder) {
+        if tied || name != "embedding" {
+            *tensor = tensor.to_dtype(dtype)?;
+        }
+    }
+    Ok(decoder)
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ impl Routing {
     ) -> Result<Decoder> {
         let model = Trainable::from_decoder(decoder)?;
         let vars = model.vars.iter().map(|it| it.1.clone()).collect();
-        let mut optimiser = AdamW::new(vars, AdamWSettings::default());
+        let mut optimiser = AdamW::new(vars, AdamWSettings::default())?;
         let rows = Batch::of(rows);
         // Shares storage with the variables, and keeps no graph.
         let frozen = Pass::new(&model.decoder).frozen();

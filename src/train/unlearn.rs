@@ -75,6 +75,8 @@ pub struct UnlearnJob {
     pub lora: Option<LoraSettings>,
     /// Train only so many matrices, chosen by attribution beforehand.
     pub locate: Option<Locate>,
+    /// Where it is trained, and what passes are computed in; weights and moments are f32 in any case.
+    pub device: (Device, DType),
 }
 
 /// What was done, as `unlearn.json` keeps it.
@@ -96,6 +98,8 @@ pub struct Record {
     pub accumulate: usize,
     /// Whether activations were computed again.
     pub recompute: bool,
+    /// What passes were computed in: `F32` or `BF16`.
+    pub dtype: String,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Steps of linear warm-up; a cosine down to zero follows.
@@ -160,7 +164,7 @@ impl UnlearnJob {
     fn run_here(&self) -> Result<Record, TrainError> {
         let changed = ChangedModel { from: &self.model, out: &self.out };
         changed.vacant()?;
-        let reference = weights::load(&self.model, &Device::Cpu, DType::F32)?;
+        let reference = weights::load(&self.model, &self.device.0, DType::F32)?;
         let tokenizer = Tokenizer::read(&self.model, &reference.config.end_tokens)?;
         let source = Source::read(&self.forget, &self.retain)?;
         let named = |it: String| TrainError::Settings(format!("{}: {it}", self.method.name));
@@ -228,6 +232,7 @@ impl UnlearnJob {
             batch: self.batch,
             accumulate: self.accumulate,
             recompute: self.recompute,
+            dtype: format!("{:?}", self.device.1),
             learning_rate: self.learning_rate.unwrap_or(self.method.learning_rate),
             warmup: self.warmup(source.forget_file.rows),
             seed: self.seed,
@@ -290,6 +295,7 @@ impl UnlearnJob {
             ),
             every: Duration::from_secs(60),
             recompute: self.recompute,
+            dtype: self.device.1,
             plan: self.plan(),
         }
         .run(student, reference)?;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::Args;
+use candle_core::DType;
+use clap::{Args, ValueEnum};
+use unlearn_proxy::engine::device;
 use unlearn_proxy::train::edits;
 use unlearn_proxy::train::lora::LoraSettings;
 use unlearn_proxy::train::methods::{self, Entry};
@@ -23,6 +25,21 @@ const TREATMENTS: &[(&str, &str)] = &[
     ("offset", "the logits steered by two further models"),
     ("prefix", "an instruction in front"),
 ];
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct UnlearnArgs {
@@ -56,6 +73,9 @@ pub(crate) struct UnlearnArgs {
     /// Keep the activations of one block instead of all, and compute the others again: a third more work.
     #[arg(long)]
     recompute: bool,
+    /// What passes are computed in: `f32` or `bf16` [default: bf16 on a GPU, else f32]. Weights stay f32.
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    precision: Option<Precision>,
     /// Seed of order, pairs and what the method draws.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -90,6 +110,7 @@ pub(crate) fn unlearn(args: UnlearnArgs) -> anyhow::Result<String> {
     if args.lr.is_some_and(|it| !it.is_finite() || it <= 0.0) {
         bail!("--lr must be above 0");
     }
+    let (device, best) = device::best();
     let job = UnlearnJob {
         model: args.model,
         method,
@@ -106,6 +127,7 @@ pub(crate) fn unlearn(args: UnlearnArgs) -> anyhow::Result<String> {
         // Alpha is twice the rank, as in UNDIAL (rank 8, alpha 16).
         lora: args.lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
         locate: args.locate.map(|matrices| Locate { matrices, part: args.locate_in }),
+        device: (device, args.precision.map_or(best, Precision::dtype)),
     };
     Ok(job.run()?.summary())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{fused, values, with_values};
@@ -64,8 +64,10 @@ fn slow(qkv: &Tensor, packed: &Packed, rope: &Rope) -> Result<Tensor> {
     let mask: Vec<f32> = (0..rows * rows)
         .map(|at| if at % rows > at / rows { f32::NEG_INFINITY } else { 0.0 })
         .collect();
-    let mask = Tensor::from_vec(mask, (rows, rows), qkv.device())?.to_dtype(qkv.dtype())?;
-    let weights = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
+    let mask = Tensor::from_vec(mask, (rows, rows), qkv.device())?;
+    // Sums of many small weights need more than eight bits.
+    let scores = scores.to_dtype(DType::F32)?.broadcast_add(&mask)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(qkv.dtype())?;
     weights.matmul(&v.contiguous()?)?.transpose(0, 1)?.reshape((rows, heads * dim))
 }
 

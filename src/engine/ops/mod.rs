@@ -19,7 +19,7 @@ pub use gated::gated_silu;
 pub use linear::linear;
 pub use norm::rms_norm;
 
-use candle_core::{CpuStorage, DType, Error, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor};
 
 /// Whether the fused path applies.
 pub(crate) fn fused(x: &Tensor) -> bool {
@@ -45,9 +45,10 @@ pub(crate) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R
     }
 }
 
-/// The values of a CPU f32 tensor, copied.
+/// The values of a tensor, copied to the host in f32.
 pub(crate) fn values_of(tensor: &Tensor) -> Result<Vec<f32>> {
-    with_values(tensor, |it| Ok(it.to_vec()))
+    let tensor = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+    with_values(&tensor, |it| Ok(it.to_vec()))
 }
 
 #[cfg(test)]

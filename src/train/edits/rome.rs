@@ -186,7 +186,7 @@ impl Search<'_> {
             clip: f32::INFINITY,
             ..AdamWSettings::default()
         };
-        let mut optimiser = AdamW::new(vec![change.clone()], settings);
+        let mut optimiser = AdamW::new(vec![change.clone()], settings)?;
         let rate = 0.4 * length / (hidden as f64).sqrt();
         let mut steps = 0;
         while steps < STEPS {

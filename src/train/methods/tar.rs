@@ -71,10 +71,10 @@ impl Tar {
     /// Its gradient is the mean of the gradients of the attacked copies.
     fn tampered(&self, model: &Pass<'_>, taught: &Batch, asked: &Batch) -> Result<Tensor> {
         let (attacked, pairs) = model.copied()?;
-        let pass = Pass::new(&attacked);
+        let pass = model.beside(&attacked);
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
         let vars = pairs.iter().map(|it| it.1.clone()).collect();
-        let mut optimiser = AdamW::new(vars, settings);
+        let mut optimiser = AdamW::new(vars, settings)?;
         let share = 1.0 / (self.steps + 1) as f64;
         let mut gradients: Vec<Option<Tensor>> = vec![None; pairs.len()];
         let mut mean = 0.0;
@@ -204,7 +204,7 @@ mod tests {
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
         let vars = model.vars.iter().map(|it| it.1.clone()).collect();
         let taught = model.label_nll(&taught).unwrap().mean_all().unwrap();
-        AdamW::new(vars, settings).step(&taught.backward().unwrap(), 0.01).unwrap();
+        AdamW::new(vars, settings).unwrap().step(&taught.backward().unwrap(), 0.01).unwrap();
         let there = asked_loss(&model);
         assert!((loss - f32::midpoint(before, value(&there))).abs() < 1e-6);
         let mean: Vec<Vec<f32>> = here_gradients

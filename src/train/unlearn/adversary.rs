@@ -31,7 +31,7 @@ impl Adversary {
     /// [`candle_core::Error`] when there is no such block, or from any operation.
     pub fn addition(&self, model: &Pass<'_>, batch: &Batch) -> Result<Tensor> {
         let frozen = model.frozen();
-        let pass = Pass::new(&frozen);
+        let pass = model.beside(&frozen);
         let stream = pass.hidden(batch, self.layer)?.detach();
         let added = Var::from_tensor(&stream.zeros_like()?)?;
         let settings = AdamWSettings {
@@ -40,10 +40,10 @@ impl Adversary {
             clip: f32::INFINITY,
             ..AdamWSettings::default()
         };
-        let mut optimiser = AdamW::new(vec![added.clone()], settings);
+        let mut optimiser = AdamW::new(vec![added.clone()], settings)?;
         for _ in 0..self.steps {
             let changed = (&stream + added.as_tensor())?;
-            let last = pass.resume(changed, batch, self.layer, pass.last_block())?;
+            let last = pass.resume(&changed, batch, self.layer, pass.last_block())?;
             let loss = token_nll(&pass.logits_of(&last, batch)?, &batch.labels)?.mean_all()?;
             optimiser.step(&loss.backward()?, self.rate as f32)?;
             added.set(&projected(added.as_tensor(), self.radius)?)?;
@@ -60,7 +60,7 @@ impl Adversary {
     pub fn disturbed(&self, model: &Pass<'_>, batch: &Batch, to: usize) -> Result<Tensor> {
         let added = self.addition(model, batch)?;
         let stream = (model.hidden(batch, self.layer)? + added)?;
-        model.resume(stream, batch, self.layer, to)
+        model.resume(&stream, batch, self.layer, to)
     }
 }
 

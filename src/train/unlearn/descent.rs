@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,8 @@ pub struct Descent<'a> {
     pub schedule: Schedule,
     /// Whether blocks run again for their gradients, instead of keeping their activations.
     pub recompute: bool,
+    /// What passes are computed in, the student's and the reference's.
+    pub dtype: DType,
     /// Folder of the checkpoint; `None` keeps none.
     pub checkpoint: Option<PathBuf>,
     /// What this run is; a checkpoint of another run is refused.
@@ -147,7 +149,7 @@ impl Descent<'_> {
         let vars = student.vars().iter().map(|it| it.1.clone()).collect();
         // The constants of AdamW in the published runs.
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
-        let mut optimiser = AdamW::new(vars, settings);
+        let mut optimiser = AdamW::new(vars, settings)?;
         let saved = self.resume(student, &mut optimiser)?;
         let again = saved.is_some();
         let mut outcome = saved.unwrap_or_else(|| self.fresh());
@@ -237,10 +239,11 @@ impl Descent<'_> {
     ) -> Result<Passed, TrainError> {
         let [forget, answers, retain] = self.rows(draw, prepared);
         let recompute = Recompute::default();
-        let model = Pass::new(decoder);
+        let pass = |decoder| Pass::in_dtype(decoder, self.dtype);
+        let model = pass(decoder);
         let step = Step {
             model: if self.recompute { model.recomputed(&recompute) } else { model },
-            reference: reference.map(Pass::new),
+            reference: reference.map(pass),
             epoch: draw.epoch,
             carried,
             forget: &forget,
@@ -290,7 +293,7 @@ impl Descent<'_> {
         let needs = self.method.needs();
         let mut prepared = Prepared::default();
         if needs.reference_nll {
-            let pass = Pass::new(reference);
+            let pass = Pass::in_dtype(reference, self.dtype);
             // Every sequence by itself, so that its loss does not depend on what is beside it.
             let nll = |tokens: &Tokens| {
                 value(&pass.nll(&Batch::of(std::slice::from_ref(tokens)))?.sum_all()?)

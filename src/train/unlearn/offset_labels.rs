@@ -210,7 +210,7 @@ impl Descent<'_> {
         }
         .run(&reinforced, reference.clone())?;
         let decoder = reinforced.decoder()?;
-        let (base, reinforced) = (Pass::new(reference), Pass::new(&decoder));
+        let [base, reinforced] = [reference, &decoder].map(|it| Pass::in_dtype(it, self.dtype));
         let logits = |pass: &Pass<'_>, tokens: &Tokens| -> Result<Vec<Vec<f32>>, TrainError> {
             Ok(pass.logits(&Batch::of(std::slice::from_ref(tokens)))?.to_vec2()?)
         };

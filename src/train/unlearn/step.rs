@@ -1,13 +1,13 @@
 //! What a method sees of one step: two models, and rows to run them on.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
 use crate::train::loss::label_nll;
-use crate::train::named::{detached, tensors_mut};
+use crate::train::named::{detached, rounded, tensors_mut};
 use crate::train::recompute::Recompute;
 
 /// A packed batch and what was computed of it before training.
@@ -49,19 +49,37 @@ impl Rows {
     }
 }
 
-/// Forward passes of a decoder, with their tokens counted. Nothing is remembered between calls.
+/// Forward passes of a decoder, with their tokens counted. Whatever they compute in, they take and give
+/// f32. Nothing of a batch is remembered between calls.
 #[derive(Debug)]
 pub struct Pass<'a> {
     decoder: &'a Decoder,
+    dtype: DType,
+    /// The decoder in that dtype, once it was wanted.
+    rounded: OnceCell<Decoder>,
     recompute: Option<&'a Recompute>,
     tokens: Cell<u64>,
 }
 
 impl<'a> Pass<'a> {
-    /// Passes of this decoder.
+    /// Passes of this decoder, in the dtype of its weights.
     #[must_use]
     pub fn new(decoder: &'a Decoder) -> Self {
-        Self { decoder, recompute: None, tokens: Cell::new(0) }
+        Self::in_dtype(decoder, decoder.dtype())
+    }
+
+    /// Mixed precision (Micikevicius et al., arXiv:1710.03740): blocks and head are computed in `dtype` from
+    /// rounded weights; embedding rows, losses and gradients of weights have the weights' own.
+    #[must_use]
+    pub fn in_dtype(decoder: &'a Decoder, dtype: DType) -> Self {
+        let rounded = OnceCell::new();
+        Self { decoder, dtype, rounded, recompute: None, tokens: Cell::new(0) }
+    }
+
+    /// Passes of another decoder in the same precision, which are to be counted here, see [`Pass::charge`].
+    #[must_use]
+    pub fn beside<'b>(&self, decoder: &'b Decoder) -> Pass<'b> {
+        Pass::in_dtype(decoder, self.dtype)
     }
 
     /// The same, keeping no activations: gradients then come from [`Recompute::backward`].
@@ -70,11 +88,31 @@ impl<'a> Pass<'a> {
         Self { recompute: Some(by), ..self }
     }
 
-    fn forward(&self, decoder: &Decoder, rows: Tensor, batch: &Batch) -> Result<Tensor> {
-        match self.recompute {
-            Some(recompute) => recompute.forward(decoder, rows, &batch.starts),
-            None => decoder.forward(rows, &batch.starts),
+    /// What is computed with.
+    fn computed(&self) -> Result<&Decoder> {
+        if self.dtype == self.decoder.dtype() {
+            return Ok(self.decoder);
         }
+        if self.rounded.get().is_none() {
+            let _first = self.rounded.set(rounded(self.decoder.clone(), self.dtype)?);
+        }
+        Ok(self.rounded.get().unwrap_or(self.decoder))
+    }
+
+    /// The residual stream after block `to - 1`, of that before block `from`: `[rows, hidden]`.
+    fn through(&self, from: usize, to: usize, rows: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let decoder = self.computed()?;
+        let Some(blocks) = decoder.blocks.get(from..to) else {
+            candle_core::bail!("the model has no blocks {from} to {to}");
+        };
+        self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
+        let part = Decoder { blocks: blocks.to_vec(), ..decoder.clone() };
+        let rows = rows.to_dtype(self.dtype)?;
+        let rows = match self.recompute {
+            Some(recompute) => recompute.forward(&part, rows, &batch.starts),
+            None => part.forward(rows, &batch.starts),
+        };
+        rows?.to_dtype(self.decoder.dtype())
     }
 
     /// Input tokens so far.
@@ -83,10 +121,19 @@ impl<'a> Pass<'a> {
         self.tokens.get()
     }
 
-    fn residual(&self, decoder: &Decoder, batch: &Batch) -> Result<Tensor> {
-        self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
-        let ids = Tensor::new(batch.ids.as_slice(), decoder.device())?;
-        self.forward(decoder, decoder.embed(&ids)?, batch)
+    /// The embedding rows of a batch, `[rows, hidden]`.
+    fn embedded(&self, batch: &Batch) -> Result<Tensor> {
+        self.decoder.embed(&Tensor::new(batch.ids.as_slice(), self.decoder.device())?)
+    }
+
+    fn residual(&self, batch: &Batch) -> Result<Tensor> {
+        self.through(0, self.decoder.blocks.len(), &self.embedded(batch)?, batch)
+    }
+
+    /// Logits of residual rows.
+    fn head(&self, rows: &Tensor) -> Result<Tensor> {
+        let logits = self.computed()?.logits(&rows.to_dtype(self.dtype)?)?;
+        logits.to_dtype(self.decoder.dtype())
     }
 
     /// Logits of every row, prompts included: `[rows, vocab]`.
@@ -95,7 +142,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn all_logits(&self, batch: &Batch) -> Result<Tensor> {
-        self.decoder.logits(&self.residual(self.decoder, batch)?)
+        self.head(&self.residual(batch)?)
     }
 
     /// Logits of the rows that predict a label: `[labels, vocab]`, in the batch's order.
@@ -104,7 +151,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
-        self.logits_of(&self.residual(self.decoder, batch)?, batch)
+        self.logits_of(&self.residual(batch)?, batch)
     }
 
     /// The residual stream after block `to`, from that after block `from` on, which may have been
@@ -115,17 +162,12 @@ impl<'a> Pass<'a> {
     /// [`candle_core::Error`] when there are no such blocks.
     pub fn resume(
         &self,
-        residual: Tensor,
+        residual: &Tensor,
         batch: &Batch,
         from: usize,
         to: usize,
     ) -> Result<Tensor> {
-        let Some(blocks) = self.decoder.blocks.get(from + 1..=to) else {
-            candle_core::bail!("the model has no blocks {} to {to}", from + 1);
-        };
-        self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
-        let rest = Decoder { blocks: blocks.to_vec(), ..self.decoder.clone() };
-        self.forward(&rest, residual, batch)
+        self.through(from + 1, to + 1, residual, batch)
     }
 
     /// Logits of the rows that predict a label, of the residual stream after the last block:
@@ -136,7 +178,7 @@ impl<'a> Pass<'a> {
     /// [`candle_core::Error`] from any operation.
     pub fn logits_of(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
         let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        self.decoder.logits(&residual.index_select(&rows, 0)?)
+        self.head(&residual.index_select(&rows, 0)?)
     }
 
     /// The number of the last block.
@@ -145,14 +187,14 @@ impl<'a> Pass<'a> {
         self.decoder.blocks.len().saturating_sub(1)
     }
 
-    /// The same weights without gradients. Its passes are to be counted here, see [`Pass::charge`].
+    /// The same weights without gradients, for passes [`Pass::beside`].
     #[must_use]
     pub fn frozen(&self) -> Decoder {
         detached(self.decoder.clone())
     }
 
-    /// The same weights as variables of their own, each beside the weight that it is a copy of. Weights
-    /// that are not in training are shared. Its passes are to be counted here, see [`Pass::charge`].
+    /// The same weights as variables of their own, each beside the weight that it is a copy of, for passes
+    /// [`Pass::beside`]. Weights that are not in training are shared.
     ///
     /// # Errors
     ///
@@ -181,7 +223,8 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn nll(&self, batch: &Batch) -> Result<Tensor> {
-        label_nll(self.decoder, &self.residual(self.decoder, batch)?, batch)
+        let residual = self.residual(batch)?.to_dtype(self.dtype)?;
+        label_nll(self.computed()?, &residual, batch)
     }
 
     /// The residual stream after block `layer` (counted from 0): `[rows, hidden]`. Later blocks are
@@ -191,11 +234,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] when there is no such block.
     pub fn hidden(&self, batch: &Batch, layer: usize) -> Result<Tensor> {
-        let Some(blocks) = self.decoder.blocks.get(..=layer) else {
-            candle_core::bail!("the model has no block {layer}");
-        };
-        let cut = Decoder { blocks: blocks.to_vec(), ..self.decoder.clone() };
-        self.residual(&cut, batch)
+        self.through(0, layer + 1, &self.embedded(batch)?, batch)
     }
 }
 
@@ -247,9 +286,15 @@ impl<'a> Step<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model_config::ModelConfig;
     use crate::engine::ops::values_of;
     use crate::train::initial;
-    use crate::train::trainable::tests::tiny_config;
+    use crate::train::trainable::{Trainable, tests::tiny_config};
+
+    /// The values of a tensor that has to be f32.
+    fn f32s(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
 
     fn batch() -> Batch {
         Batch::of(&[
@@ -273,10 +318,47 @@ mod tests {
             assert!(row.iter().zip(same).all(|(a, b)| (a - b).abs() < 1e-5));
         }
         let middle = pass.hidden(&batch, 0).unwrap();
-        let resumed = pass.resume(middle, &batch, 0, pass.last_block()).unwrap();
+        let resumed = pass.resume(&middle, &batch, 0, pass.last_block()).unwrap();
         assert_eq!(values_of(&resumed).unwrap(), values_of(&last).unwrap());
         assert_eq!(pass.tokens(), 5 * batch.ids.len() as u64);
         assert!(pass.hidden(&batch, tiny_config().layers).is_err());
+    }
+
+    /// Rounded to eight bits on the way forward and back; what comes out and what is trained is f32. Blocks
+    /// that run again change nothing.
+    #[test]
+    fn mixed_precision_is_near() {
+        for (tied_head, recomputed) in [(true, false), (false, false), (true, true)] {
+            let config = ModelConfig { tied_head, ..tiny_config() };
+            let model = Trainable::from_decoder(&initial::decoder(&config, 5).unwrap()).unwrap();
+            let batch = batch();
+            let of = |dtype: DType| {
+                let recompute = Recompute::default();
+                let pass = Pass::in_dtype(&model.decoder, dtype);
+                let pass = if recomputed { pass.recomputed(&recompute) } else { pass };
+                let (nll, logits) = (pass.nll(&batch).unwrap(), pass.logits(&batch).unwrap());
+                let stream = pass.hidden(&batch, 0).unwrap();
+                let outputs = [&nll, &logits, &stream].map(f32s);
+                let grads = recompute.backward(&nll.mean_all().unwrap()).unwrap();
+                let grads = model.vars.iter().map(|(name, var)| {
+                    (name.clone(), f32s(grads.get(var).unwrap_or_else(|| panic!("{name}"))))
+                });
+                (outputs, grads.collect::<Vec<_>>())
+            };
+            let (want, got) = (of(DType::F32), of(DType::BF16));
+            for (want, got) in want.0.iter().zip(&got.0) {
+                assert_ne!(want, got);
+                assert!(
+                    want.iter().zip(got).all(|(a, b)| (a - b).abs() < 0.05),
+                    "{want:?} {got:?}"
+                );
+            }
+            for ((name, want), (_, got)) in want.1.iter().zip(&got.1) {
+                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+                let cosine = dot(want, got) / (dot(want, want) * dot(got, got)).sqrt();
+                assert!(cosine > 0.995, "{name}: {cosine}");
+            }
+        }
     }
 
     #[test]

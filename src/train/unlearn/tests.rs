@@ -77,12 +77,14 @@ struct How {
     checkpoint: Option<PathBuf>,
     every: Duration,
     recompute: bool,
+    dtype: DType,
     plan: Plan,
 }
 
 impl Default for How {
     fn default() -> Self {
-        Self { checkpoint: None, every: Duration::ZERO, recompute: false, plan: PLAN }
+        let (recompute, dtype) = (false, DType::F32);
+        Self { checkpoint: None, every: Duration::ZERO, recompute, dtype, plan: PLAN }
     }
 }
 
@@ -103,6 +105,7 @@ fn descend_by(
         identity: "tiny".to_owned(),
         every: how.every,
         recompute: how.recompute,
+        dtype: how.dtype,
         plan: how.plan,
     };
     descent.run(student, reference)
@@ -126,10 +129,11 @@ const LORA: Option<LoraSettings> = Some(LoraSettings { rank: 2, alpha: 4.0 });
 fn every_method_trains() {
     for entry in METHODS {
         let method = method(entry.name);
-        for lora in [None, LORA] {
+        for (lora, dtype) in [(None, DType::F32), (LORA, DType::F32), (None, DType::BF16)] {
             let student = student(method.as_ref(), lora);
             let before = values(&student);
-            let outcome = descend(method.as_ref(), &draws(method.as_ref()), &student, None)
+            let (draws, how) = (draws(method.as_ref()), How { dtype, ..How::default() });
+            let outcome = descend_by(method.as_ref(), &draws, &student, &how)
                 .unwrap_or_else(|it| panic!("{}: {it}", entry.name));
             assert_eq!(outcome.counters.steps, 9, "{}", entry.name);
             assert_eq!(outcome.counters.samples, 15, "{}", entry.name);
@@ -348,6 +352,7 @@ fn job(folder: &Path, name: &str) -> UnlearnJob {
         seed: 5,
         lora: LORA,
         locate: None,
+        device: (Device::Cpu, DType::F32),
     }
 }
 
@@ -443,6 +448,7 @@ fn offset_labels_are_what_somebody_else_would_be_told() {
         identity: String::new(),
         every: Duration::MAX,
         recompute: false,
+        dtype: DType::F32,
         plan: Plan { seed: 1, epochs: 1, batch: 10, accumulate: 1 },
     };
     let mut counters = Counters::default();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
+use candle_core::{DType, Device};
 use serde_json::Value;
 use unlearn_proxy::engine::decoder::Decoder;
 use unlearn_proxy::eval::jobs::file::Job;
@@ -74,6 +75,8 @@ pub(super) fn model(job: &Job, point: &Point<'_>, folder: &Path) -> anyhow::Resu
             seed: point.seed,
             lora: lora.map(|rank| LoraSettings { rank, alpha: 2.0 * rank as f64 }),
             locate: *locate,
+            // Points are the same wherever they are made.
+            device: (Device::Cpu, DType::F32),
         }),
         Action::Edit { edit, strength } => {
             // An edit takes seconds; half of one is not gone on with.
