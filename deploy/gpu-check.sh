@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Compares greedy replies on GPU and CPU, and prints tokens per second of both, with a finished binary.
+# Where `proxy-train` lies beside it, finetunes on both as well: in bf16 on the GPU, in f32 on the CPU.
 # Needs no network and no toolchain: the binary, a model folder, policies, curl and python3.
 #
 #   deploy/gpu-check.sh BINARY [MODEL_FOLDER] [RESULT_FILE]
@@ -55,6 +56,18 @@ for run in gpu cpu; do
   kill "$server"
   wait "$server" 2>/dev/null || true
 done
+train=$(dirname "$binary")/proxy-train
+data=models/lab/data
+if [ -x "$train" ] && [ -d "$data" ]; then
+  for run in gpu cpu; do
+    if [ "$run" = gpu ]; then device=0; else device=""; fi
+    CUDA_VISIBLE_DEVICES=$device "$train" unlearn --method grad_diff --model "$model" --forget $data/forget10.jsonl \
+      --retain $data/retain90.jsonl --epochs 2 --lr 1e-4 --out "$work/unlearnt-$run" >"$work/trained" 2>"$work/log" ||
+      { cat "$work/log" >&2; exit 1; }
+    dtype=$(grep -o '"dtype": "[^"]*"' "$work/unlearnt-$run/unlearn.json")
+    echo "$run, $dtype, $(cat "$work/trained")" >>"$work/result"
+  done
+fi
 {
   date -u
   nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"

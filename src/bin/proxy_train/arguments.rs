@@ -308,8 +308,8 @@ pub(crate) struct AttackArgs {
     pub(crate) lab: LabArgs,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
-    /// A further model that knows everything, attacked under the same policies, so that one model's luck is
-    /// not taken for the guard's; may be given several times.
+    /// A further model that knows everything, guarded likewise, so that one model's luck is not taken for
+    /// the guard's; may be given several times.
     #[arg(long = "second-model", value_name = "DIR", conflicts_with = "target")]
     pub(crate) other_models: Vec<PathBuf>,
     /// The model retrained without the forget set.
@@ -321,8 +321,8 @@ pub(crate) struct AttackArgs {
     /// Only this attack, or `detectability`; may be given several times.
     #[arg(long = "attack", value_name = "NAME")]
     pub(crate) attacks: Vec<String>,
-    /// How many draws of the policy's surrogates are attacked: the policy's own, then others from the
-    /// data folder's `unseen_names.txt`; each question's mean over draws is held against gold.
+    /// How many draws of the policy's surrogates each model is attacked under: the policy's own for the
+    /// first, all others from the data folder's `unseen_names.txt`; each question's mean is held against gold.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "target")]
     pub(crate) draws: u64,
     /// Most questions per attack, evenly spread over the authors.

@@ -311,14 +311,15 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
         Some((backend, model)) => (vec![system(TARGET, &model, vec![backend])], None),
         None => {
             let lab = Lab::load(&args.lab)?;
-            let policies: Vec<_> =
-                (0..args.draws).map(|it| variants::redrawn(&lab.policy, it, &lab.pool)).collect();
             let mut models = vec![lab.model];
             for folder in &args.other_models {
                 models.push(local(folder)?);
             }
-            let under = |model| policies.iter().map(move |it| guarded(model, it.clone()));
-            let guarded = models.iter().flat_map(under).collect::<anyhow::Result<_>>()?;
+            // Every model has lists of its own: the more there are, the less the luck of one counts.
+            let lists = (0..).map(|it| variants::redrawn(&lab.policy, it, &lab.pool));
+            let under = models.iter().flat_map(|it| std::iter::repeat_n(it, args.draws as usize));
+            let guarded =
+                under.zip(lists).map(|it| guarded(it.0, it.1)).collect::<anyhow::Result<_>>()?;
             let unguarded = system("unguarded", MODEL, models);
             (vec![unguarded, system(GUARDED, MODEL, guarded)], Some(lab.policy.revision))
         }

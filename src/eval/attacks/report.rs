@@ -244,7 +244,7 @@ impl Report {
         out.push_str(&table("leak rate less gold's", &columns, &rows));
         out.push_str(
             "\nThe same questions under both, with the 95 % bootstrap interval over questions, models, \
-             draws of surrogates and golds (where there are several, the first table has more questions than were asked), \
+             each model's draws of surrogates, and golds (where there are several, the first table has more questions than were asked), \
              drawn crossed. Gold's is the mean of its seeds; the other seeds are held against the first. Within: the interval is (yes), the \
              interval is not (no), or it has both (not shown). All attacks: each question's mean over attacks.\n",
         );

@@ -7,8 +7,9 @@ use super::grid::{Bound, Kind};
 use super::intervals::{Estimate, wilson};
 use super::summary::{Line, WhiteboxLine};
 
-/// Utility below this share of the untouched model's has collapsed.
+/// Shares of the untouched model's utility: less than half is a collapse, less than a twentieth the end.
 const COLLAPSED: f64 = 0.5;
+const ENDED: f64 = 0.05;
 
 /// A change of utility below this is none.
 const UNCHANGED: f64 = 0.01;
@@ -85,7 +86,10 @@ fn of_method<'a>(lines: &'a [Line], method: &str) -> Vec<&'a Line> {
 #[must_use]
 pub fn checks(lines: &[Line]) -> Vec<Check> {
     vec![
-        ascent(lines),
+        ascent(lines, COLLAPSED, false),
+        ascent(lines, COLLAPSED, true),
+        ascent(lines, ENDED, false),
+        ascent(lines, ENDED, true),
         steering(lines),
         prefix(lines),
         corruption(lines),
@@ -95,17 +99,22 @@ pub fn checks(lines: &[Line]) -> Vec<Check> {
     ]
 }
 
-/// Steps from which on utility has collapsed, by the upper end of its interval.
-fn collapse(rows: &[&Line], untouched: f64) -> Option<f64> {
-    let collapsed = rows.iter().find(|it| it.utility.high < COLLAPSED * untouched);
-    collapsed.map(|it| it.cost.steps)
+/// Steps from which on utility is below `level`, by the upper end of its interval.
+fn collapse(rows: &[&Line], level: f64) -> Option<f64> {
+    rows.iter().find(|it| it.utility.high < level).map(|it| it.cost.steps)
 }
 
-fn ascent(lines: &[Line]) -> Check {
+/// Whether utility falls below a share of the untouched model's later under NPO, with a beta that is set or
+/// with the published one. Its pull on a row fades with beta times the rise of the row's summed loss, so
+/// that answers of fewer tokens than the published ones need a larger beta to fade alike.
+fn ascent(lines: &[Line], share: f64, beta_is_set: bool) -> Check {
     let untouched = bound(lines, Bound::Untouched).map_or(f64::NAN, |it| it.utility.value);
-    let (ascent, npo) = (of_method(lines, "gradient_ascent"), of_method(lines, "npo"));
+    let ascent = of_method(lines, "gradient_ascent");
+    let mut npo = of_method(lines, "npo");
+    npo.retain(|it| it.settings["set"]["beta"].is_number() == beta_is_set);
     let last = |rows: &[&Line]| rows.last().map_or(f64::NAN, |it| it.cost.steps);
-    let (of_ascent, of_npo) = (collapse(&ascent, untouched), collapse(&npo, untouched));
+    let (of_ascent, of_npo) =
+        (collapse(&ascent, share * untouched), collapse(&npo, share * untouched));
     let shown = match (of_ascent, of_npo) {
         _ if ascent.is_empty() || npo.is_empty() || untouched.is_nan() => Shown::NotRun,
         (Some(ascent), Some(npo)) => Shown::when(npo > ascent),
@@ -119,8 +128,9 @@ fn ascent(lines: &[Line]) -> Check {
     Check {
         claim: "Gradient ascent destroys the model, NPO does so later (Zhang et al., arXiv:2404.05868)",
         rule: format!(
-            "utility's interval lies below {COLLAPSED} of the untouched model's {untouched:.3} after fewer \
-             steps of gradient ascent than of NPO"
+            "utility's interval lies below {share} of the untouched model's {untouched:.3} after fewer \
+             steps of gradient ascent than of NPO with {}",
+            if beta_is_set { "a beta for shorter answers" } else { "the published beta" }
         ),
         shown,
         numbers: ascent.iter().chain(&npo).map(number).collect(),
@@ -327,7 +337,7 @@ mod tests {
     fn ascent_collapses_before_npo_or_it_does_not_show() {
         let ga = |steps, utility| row("gradient_ascent", Kind::Unlearn, steps, utility);
         let npo = |steps, utility| row("npo", Kind::Unlearn, steps, utility);
-        let shown = |rows: Vec<Line>| ascent(&with(rows)).shown;
+        let shown = |rows: Vec<Line>| ascent(&with(rows), COLLAPSED, false).shown;
         assert_eq!(
             shown(vec![ga(5.0, 0.4), ga(10.0, 0.2), npo(10.0, 0.3), npo(20.0, 0.2)]),
             Shown::Yes
@@ -340,6 +350,13 @@ mod tests {
         let mut part = npo(5.0, 0.1);
         part.settings = json!({ "locate": { "matrices": 6 } });
         assert_eq!(shown(vec![ga(10.0, 0.2), npo(10.0, 0.3), part]), Shown::Yes);
+        // Nothing is left of utility below 1/40; each beta is a question of its own.
+        let mut other = npo(10.0, 0.1);
+        other.settings = json!({ "set": { "beta": 0.5 } });
+        let rows = with(vec![ga(10.0, 0.0), npo(10.0, 0.02), other]);
+        let shown = |share, beta_is_set| ascent(&rows, share, beta_is_set).shown;
+        assert_eq!([shown(ENDED, false), shown(ENDED, true)], [Shown::No, Shown::Yes]);
+        assert_eq!([shown(COLLAPSED, false), shown(COLLAPSED, true)], [Shown::No, Shown::No]);
     }
 
     #[test]
@@ -401,6 +418,6 @@ mod tests {
         whitebox[0].excess = -0.3;
         all[0].whitebox = whitebox;
         assert_eq!(weights_under_a_guard(&all).shown, Shown::No);
-        assert_eq!(checks(&all).len(), 7);
+        assert_eq!(checks(&all).len(), 10);
     }
 }

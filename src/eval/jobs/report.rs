@@ -468,7 +468,7 @@ mod tests {
         let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["lines"][2]["method"], "npo");
-        assert_eq!(json["phenomena"].as_array().map(Vec::len), Some(7));
+        assert_eq!(json["phenomena"].as_array().map(Vec::len), Some(10));
         assert!(folder.path().join("report.html").exists());
     }
 }
