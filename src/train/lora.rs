@@ -95,8 +95,8 @@ impl Lora {
     }
 }
 
-/// Adds a frozen tensor of the same shape on the CPU. candle's own addition would store a gradient for it, as large as
-/// the weights.
+/// Adds a frozen tensor of the same shape, on the CPU. candle's own addition would store a gradient for it,
+/// as large as the weights.
 #[derive(Debug)]
 struct Beside(Tensor);
 

@@ -12,13 +12,16 @@ use super::run::REPLY_TOKENS;
 use crate::backend::BackendError;
 use crate::eval::suite::{EvalError, Subject, user};
 use crate::seed::Stream;
-use crate::stats::{Interval, auc, bootstrap};
+use crate::stats::{Interval, auc, bootstrap, median};
 use crate::types::{ReplyEvent, Request};
 
 /// Words with which assistants decline.
 const REFUSALS: [&str; 6] = ["cannot", "can't", "sorry", "unable", "not able", "refuse"];
 
 const RESAMPLES: usize = 2000;
+
+/// How often a question is asked, because what else the machine does shows in single times.
+pub(crate) const ROUNDS: usize = 5;
 
 /// The signal that depends on the machine.
 pub const TIME: &str = "time to the whole reply";
@@ -110,7 +113,19 @@ fn compared(known: &[[f64; 4]], unknown: &[[f64; 4]]) -> Detectability {
     Detectability { signals: (0..SIGNALS.len()).map(signal).collect() }
 }
 
+/// What a client sees of a question that it asks again and again; of the times the median, which a patient
+/// client would take too.
 async fn signs(subject: Subject<'_>, question: &str) -> Result<Signs, BackendError> {
+    let mut first = asked(subject, question).await?;
+    let mut seconds = vec![first.seconds];
+    for _ in 1..ROUNDS {
+        seconds.push(asked(subject, question).await?.seconds);
+    }
+    first.seconds = median(&seconds);
+    Ok(first)
+}
+
+async fn asked(subject: Subject<'_>, question: &str) -> Result<Signs, BackendError> {
     let mut request = Request::new(subject.model, user(question));
     request.sampling.temperature = 0.0;
     request.max_tokens = Some(REPLY_TOKENS);

@@ -195,7 +195,7 @@ impl Report {
             out.push_str(&table("treatment shows in (AUC)", &self.systems, &rows));
             out.push_str(
                 "\nForget authors against names that no model has seen, same questions: 0.5 cannot be \
-                 told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Of a system with several models or draws, the first.\n",
+                 told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Times are medians of five. Of a system with several models or draws, the first.\n",
             );
         }
         out

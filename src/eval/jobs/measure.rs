@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(names, ["length of the reply", "refusal words", "missing log-probabilities"]);
         found.iter().for_each(|it| near(it.auc, 0.5));
         assert!((0.0..=1.0).contains(&by_time));
-        assert_eq!(backend.seen().len(), 6);
+        assert_eq!(backend.seen().len(), 6 * detectability::ROUNDS);
         let job = parse("metrics = [\"leak\"]", limits).unwrap();
         assert_eq!(signs(subject, &job).await.unwrap(), None);
     }

@@ -71,7 +71,6 @@ impl Tar {
     /// Its gradient is the mean of the gradients of the attacked copies.
     fn tampered(&self, model: &Pass<'_>, taught: &Batch, asked: &Batch) -> Result<Tensor> {
         let (attacked, pairs) = model.copied()?;
-        let pass = model.beside(&attacked);
         let settings = AdamWSettings { beta2: 0.999, ..AdamWSettings::default() };
         let vars = pairs.iter().map(|it| it.1.clone()).collect();
         let mut optimiser = AdamW::new(vars, settings)?;
@@ -80,10 +79,14 @@ impl Tar {
         let mut mean = 0.0;
         for step in 0..=self.steps {
             if step > 0 {
+                let pass = model.beside(&attacked);
                 let loss = pass.nll(taught)?.mean_all()?;
                 optimiser.step(&loss.backward()?, self.rate as f32)?;
+                model.charge(pass.tokens());
             }
+            let pass = model.beside(&attacked);
             let loss = negative_entropy(&pass.logits(asked)?)?;
+            model.charge(pass.tokens());
             mean += share * f64::from(loss.to_scalar::<f32>()?);
             let grads = loss.backward()?;
             for (sum, (_, var)) in gradients.iter_mut().zip(&pairs) {
@@ -92,7 +95,6 @@ impl Tar {
                 *sum = Some(if let Some(sum) = sum.take() { (sum + grad)? } else { grad });
             }
         }
-        model.charge(pass.tokens());
         // Linear in the weights, so that their gradient is the mean; its value is put right.
         let mut loss = Tensor::zeros((), attacked.dtype(), attacked.device())?;
         for (gradient, (weight, _)) in gradients.iter().zip(&pairs) {
@@ -123,7 +125,7 @@ mod tests {
     use crate::train::trainable::Trainable;
     use crate::train::trainable::tests::tiny_config;
     use crate::train::unlearn::step::Rows;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
     fn entropy_by_hand() {
@@ -174,6 +176,23 @@ mod tests {
         let retain = step.model.nll(&step.retain.batch).unwrap().mean_all().unwrap();
         let want = 3.0 * tampered + 0.5 * retain.to_scalar::<f32>().unwrap();
         assert!((loss - want).abs() < 1e-5, "{loss} {want}");
+    }
+
+    /// In mixed precision too, what is asked after a step of the attack is another model.
+    #[test]
+    fn rounded_attacks_move() {
+        let model = Trainable::from_decoder(&initial::decoder(&tiny_config(), 3).unwrap()).unwrap();
+        let (taught, asked) = halves();
+        let loss = |steps, dtype| {
+            let tar = Tar { steps, rate: 0.01, tamper: 1.0, retain: 0.0 };
+            let pass = Pass::in_dtype(&model.decoder, dtype);
+            let loss = tar.tampered(&pass, &taught, &asked).unwrap();
+            assert!(pass.tokens() > 0);
+            loss.to_scalar::<f32>().unwrap()
+        };
+        let moved = |dtype| loss(2, dtype) - loss(0, dtype);
+        let (want, got) = (moved(DType::F32), moved(DType::BF16));
+        assert!((got - want).abs() < 0.5 * want.abs(), "{got} {want}");
     }
 
     /// One attack by hand: the mean of the gradients here and where one step of AdamW leads, while the

@@ -50,7 +50,8 @@ impl Rows {
 }
 
 /// Forward passes of a decoder, with their tokens counted. Whatever they compute in, they take and give
-/// f32. Nothing of a batch is remembered between calls.
+/// f32. Nothing of a batch is remembered between calls; in mixed precision the rounded weights are, so that
+/// weights which have changed want passes of their own.
 #[derive(Debug)]
 pub struct Pass<'a> {
     decoder: &'a Decoder,
