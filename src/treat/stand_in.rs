@@ -45,6 +45,10 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = ordered(entity, written) {
             return Some(StandIn { text, written: None });
         }
+        if let Some(text) = part(&entity.name, &entity.surrogate, written) {
+            let written = Some(written.to_owned());
+            return Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text));
+        }
         left = left.checked_sub(1)?;
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
@@ -73,5 +77,57 @@ fn ordered(entity: &Entity, written: &str) -> Option<String> {
             Some(last_first(&entity.surrogate))
         }
         _ => None,
+    }
+}
+
+/// The part of the surrogate that stands for the beginning or the end of a name, whose other part is in
+/// another text: cut at the same word and in it after as many letters, or before the last one.
+fn part(name: &str, surrogate: &str, written: &str) -> Option<String> {
+    let (name, written) = (normalise(name).text, normalise(written).text);
+    let begins = name.starts_with(&written);
+    if written.is_empty() || written == name || !(begins || name.ends_with(&written)) {
+        return None;
+    }
+    let cut = if begins { written.len() } else { name.len() - written.len() };
+    let (before, after) = (name.get(..cut)?, name.get(cut..)?);
+    let word = before.matches(' ').count();
+    let letters = before.rsplit(' ').next()?.chars().count();
+    let mut words = surrogate.split(' ').map(str::to_owned).collect::<Vec<String>>();
+    let own = words.get(word)?.clone();
+    let most = own.chars().count() - usize::from(!after.starts_with(' '));
+    let letters = if after.starts_with(' ') { most } else { letters.min(most) };
+    let at = own.char_indices().nth(letters).map_or(own.len(), |it| it.0);
+    let (left, right) = own.split_at(at);
+    if begins {
+        words.truncate(word);
+        words.push(left.to_owned());
+    } else {
+        words.drain(..=word);
+        words.insert(0, right.to_owned());
+    }
+    Some(words.join(" ").trim().to_owned()).filter(|it| !it.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both parts together are the surrogate.
+    #[test]
+    fn a_name_in_two_parts_has_a_surrogate_in_two() {
+        let of = |written: &str| part("Viggo Blaszko", "Ulrika Sarto", written);
+        for (first, second, want) in [
+            ("Viggo", "Blaszko", ["Ulrika", "Sarto"]),
+            ("viggo  BLAS", "zko", ["Ulrika Sart", "o"]),
+            ("Viggo Bl", "aszko", ["Ulrika Sa", "rto"]),
+            ("Vig", "go Blaszko", ["Ulr", "ika Sarto"]),
+        ] {
+            assert_eq!([of(first), of(second)], want.map(|it| Some(it.to_owned())), "{first}");
+        }
+        for whole in ["Viggo Blaszko", "Blasko", ""] {
+            assert_eq!(of(whole), None);
+        }
+        assert_eq!(part("Ana Maria Voss", "Ulrika Sarto", "Voss"), None);
+        assert_eq!(part("Åsa Öberg", "Ulrika Sarto", "Åsa Ö"), Some("Ulrika S".to_owned()));
     }
 }
