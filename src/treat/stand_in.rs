@@ -46,7 +46,9 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
             return Some(StandIn { text, written: None });
         }
         if let Some(text) = part(&entity.name, &entity.surrogate, written) {
-            let written = Some(written.to_owned());
+            // A torn word may be one of the language's own, which must not be turned into what was written.
+            let torn = !text.contains(' ') && entity.surrogate.split(' ').all(|it| it != text);
+            let written = (!torn).then(|| written.to_owned());
             return Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text));
         }
         left = left.checked_sub(1)?;

@@ -65,6 +65,21 @@ fn restored(restore: &[Replacement]) -> Vec<(&str, &str)> {
     own.map(|it| (it.pattern.as_str(), it.with.as_str())).collect()
 }
 
+/// Parts of names come back as they were written, but for torn words: every "ell" would become "ee".
+#[test]
+fn a_part_of_a_surrogate_is_put_back_unless_it_is_a_torn_word() {
+    let policy = policy();
+    for (written, want) in [("Lee", Some("Kell")), ("Ann L", Some("Zora K")), ("ee", None)] {
+        let request = chat(&[(Role::User, written)]);
+        let evidence = [seen(Place::Text(0), 0..written.len(), 0)];
+        let (request, _, restore) =
+            treated(&TreatmentSetting::Alias, case(&policy, &evidence, request));
+        assert_eq!(request.input.texts(), [want.unwrap_or("ell")]);
+        let back = restore.iter().find(|it| it.with == written).map(|it| it.pattern.as_str());
+        assert_eq!(back, want);
+    }
+}
+
 #[test]
 fn alias_writes_a_surrogate_as_the_name_is_written() {
     let policy = policy();
