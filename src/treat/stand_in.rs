@@ -45,13 +45,13 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = ordered(entity, written) {
             return Some(StandIn { text, written: None });
         }
+        left = left.checked_sub(1)?;
         if let Some(text) = part(&entity.name, &entity.surrogate, written) {
             // A torn word may be one of the language's own, which must not be turned into what was written.
             let torn = !text.contains(' ') && entity.surrogate.split(' ').all(|it| it != text);
             let written = (!torn).then(|| written.to_owned());
             return Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text));
         }
-        left = left.checked_sub(1)?;
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
             plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
@@ -96,7 +96,7 @@ fn part(name: &str, surrogate: &str, written: &str) -> Option<String> {
     let letters = before.rsplit(' ').next()?.chars().count();
     let mut words = surrogate.split(' ').map(str::to_owned).collect::<Vec<String>>();
     let own = words.get(word)?.clone();
-    let most = own.chars().count() - usize::from(!after.starts_with(' '));
+    let most = own.chars().count().saturating_sub(usize::from(!after.starts_with(' ')));
     let letters = if after.starts_with(' ') { most } else { letters.min(most) };
     let at = own.char_indices().nth(letters).map_or(own.len(), |it| it.0);
     let (left, right) = own.split_at(at);
@@ -129,6 +129,7 @@ mod tests {
         for whole in ["Viggo Blaszko", "Blasko", ""] {
             assert_eq!(of(whole), None);
         }
+        assert_eq!(part("Viggo Blaszko", "Ulrika  Sarto", "Viggo B"), Some("Ulrika".to_owned()));
         assert_eq!(part("Ana Maria Voss", "Ulrika Sarto", "Voss"), None);
         assert_eq!(part("Åsa Öberg", "Ulrika Sarto", "Åsa Ö"), Some("Ulrika S".to_owned()));
     }
