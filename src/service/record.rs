@@ -40,7 +40,7 @@ impl Recorder {
         let evidence = evidence.first();
         let place = evidence.map(|it| it.place);
         let text = texts.iter().find(|it| Some(it.0) == place).or(texts.last());
-        audit.write(&AuditRecord {
+        let written = audit.write(&AuditRecord {
             text: text.map_or("", |it| it.1.as_str()),
             topic,
             revision: &policy.revision,
@@ -49,6 +49,10 @@ impl Recorder {
             mode,
             duration: since.elapsed(),
         });
+        if let Err(error) = written {
+            tracing::error!(%error, "the audit log cannot be written");
+            self.metrics.audit_line_lost();
+        }
     }
 
     /// A detector's verdict was asked for in the cache.

@@ -30,6 +30,7 @@ pub struct Metrics {
     detector_seconds: HistogramVec,
     detector_errors: IntCounterVec,
     output_hits: IntCounterVec,
+    audit_lines_lost: IntCounter,
     tokens: IntCounterVec,
     in_flight: IntGauge,
     cancelled: IntCounter,
@@ -122,6 +123,10 @@ impl Metrics {
                 "Replies in which the window saw the topic.",
                 &["topic"],
             ),
+            audit_lines_lost: table.counter(
+                "unlearn_audit_lines_lost_total",
+                "Rulings that could not be written to the audit log.",
+            ),
             tokens: table.counters(
                 "unlearn_tokens_total",
                 "Tokens of prompts and completions.",
@@ -191,6 +196,11 @@ impl Metrics {
     /// The window saw a topic in a reply.
     pub fn output_hit(&self, topic: &str) {
         self.output_hits.with_label_values(&[topic]).inc();
+    }
+
+    /// A ruling could not be written to the audit log.
+    pub fn audit_line_lost(&self) {
+        self.audit_lines_lost.inc();
     }
 
     /// The policies in force, as topic and revision; replaces what was set before.
@@ -276,10 +286,12 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn what_was_recorded_is_rendered() {
+    /// Metrics in which everything has happened once or twice.
+    fn recorded() -> Metrics {
         let metrics = Metrics::new();
         metrics.request_started();
         metrics.request_started();
@@ -291,12 +303,18 @@ mod tests {
         metrics.detector("names", Duration::from_micros(20));
         metrics.detector_error("topic", "treat");
         metrics.output_hit("authors");
+        metrics.audit_line_lost();
         metrics.set_policies([("authors", "0123")]);
         metrics.policies_reloaded(true);
         metrics.policies_reloaded(false);
         metrics.verdict_recalled(true);
         metrics.verdict_recalled(false);
-        let text = metrics.render();
+        metrics
+    }
+
+    #[test]
+    fn what_was_recorded_is_rendered() {
+        let text = recorded().render();
         for line in [
             "unlearn_requests_total{code=\"200\",endpoint=\"chat\",stream=\"true\"} 1",
             "unlearn_request_duration_seconds_count{endpoint=\"chat\"} 1",
@@ -305,6 +323,7 @@ mod tests {
             "unlearn_detector_seconds_bucket{detector=\"names\",le=\"0.000025\"} 1",
             "unlearn_detector_errors_total{detector=\"topic\",outcome=\"treat\"} 1",
             "unlearn_output_hits_total{topic=\"authors\"} 1",
+            "unlearn_audit_lines_lost_total 1",
             "unlearn_tokens_total{type=\"prompt\"} 7",
             "unlearn_tokens_total{type=\"completion\"} 3",
             "unlearn_inflight_requests 1",
@@ -316,6 +335,24 @@ mod tests {
             "unlearn_verdict_cache_misses_total 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+    }
+
+    /// What dashboards and alerts ask for under `deploy`.
+    #[test]
+    fn dashboard_and_alerts_name_metrics_that_exist() {
+        let exported: Vec<String> =
+            recorded().registry.gather().iter().map(|it| it.name().to_owned()).collect();
+        for file in ["grafana.json", "alerts.yml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+            let text = std::fs::read_to_string(path).unwrap();
+            let words = text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+            let asked: Vec<&str> = words.filter(|it| it.starts_with("unlearn_")).collect();
+            assert!(asked.len() > 5, "{file}");
+            for name in asked {
+                let family = name.strip_suffix("_bucket").unwrap_or(name);
+                assert!(exported.iter().any(|it| it == family), "{name} of {file}");
+            }
         }
     }
 
