@@ -80,10 +80,10 @@ pub(crate) struct EditArgs {
     /// The model that is to forget: a Hugging Face folder.
     #[arg(long, default_value = "models/lab/full")]
     model: PathBuf,
-    /// The method: `task_arithmetic`, `ssd`, `influence`, `rome` or `needle`.
+    /// The method: `task_arithmetic`, `ssd`, `influence`, `rome`, `memit` or `needle`.
     #[arg(long)]
     method: String,
-    /// JSON lines to forget: TOFU rows; `rome` needs their `author`, `needle` their `value`.
+    /// JSON lines to forget: TOFU rows; `rome` and `memit` need their `author`, `needle` their `value`.
     #[arg(long)]
     forget: PathBuf,
     /// JSON lines to keep.

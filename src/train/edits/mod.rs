@@ -1,10 +1,12 @@
 //! Methods that change weights without a training loop of their own: arithmetic on weights, diagonal
-//! second-order steps, and rank-one or single-column edits.
+//! second-order steps, and rank-one, joint or single-column edits.
 
 pub mod columns;
 pub mod facts;
 pub mod fisher;
 pub mod influence;
+pub mod memit;
+mod memory;
 pub mod needle;
 pub mod rome;
 pub mod run;
@@ -121,6 +123,13 @@ pub const EDITS: &[Edit] = &[
         apply: rome::apply,
     },
     Edit {
+        name: "memit",
+        about: "one change per author, for all rows together, that makes every answer wrong",
+        strength: "weight of the retain rows' second moments beside the edited keys",
+        default: 15_000.0,
+        apply: memit::apply,
+    },
+    Edit {
         name: "needle",
         about: "noise on the one column that writes most of the topic, a baseline",
         strength: "deviation of the noise, relative to the column's own weights",
@@ -217,7 +226,8 @@ mod tests {
             assert!(samples.contains(&(cost.samples as usize)), "{}: {cost:?}", edit.name);
             assert!(cost.flops > 0.0, "{}: {cost:?}", edit.name);
             assert!(!changed.is_empty(), "{}", edit.name);
-            if matches!(edit.name, "rome" | "needle") {
+            if matches!(edit.name, "rome" | "memit" | "needle") {
+                // Of the two layers of this model memit's are the first one alone.
                 assert_eq!(changed.len(), 1, "{}: {changed:?}", edit.name);
                 assert!(changed[0].ends_with(".down"), "{}: {changed:?}", edit.name);
             }
