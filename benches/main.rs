@@ -1,7 +1,7 @@
 //! Microbenchmarks: `cargo bench`. Record results under `runs/` with machine, commit and command, and
 //! quote ratios.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use unlearn_proxy::train::adamw::{AdamW, AdamWSettings};
 use unlearn_proxy::train::on_pool;
 use unlearn_proxy::train::trainable::Trainable;
 use unlearn_proxy::types::{Entity, Input, Place, ReplyEvent, Request};
-use unlearn_proxy::window::{Kind, PatternSet, Patterns, Replacement, Window};
+use unlearn_proxy::window::{Kind, Owners, PatternSet, Patterns, Replacement, Window};
 
 /// About thirty tokens.
 const PROMPT: &str = "I read two novels last summer and liked both of them very much. Do you know in which \
@@ -83,7 +83,7 @@ fn window_reply(bencher: Bencher<'_, '_>, entities: usize) {
     let set = Arc::new(PatternSet::new((0..entities).map(|it| (it, redact(it)))));
     bencher.bench(|| {
         let mut patterns = Patterns::default();
-        patterns.add(Arc::clone(&set), HashSet::new());
+        patterns.add(Arc::clone(&set), Owners::AllBut(BTreeSet::new()));
         let mut window = Window::over(Arc::new(patterns));
         let pieces = black_box(PROMPT).split_inclusive(' ');
         pieces.map(|it| window.push(text(it)).len()).sum::<usize>()

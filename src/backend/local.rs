@@ -1,9 +1,9 @@
 //! The in-process engine as a backend: renders, tokenises, lays corrupted rows over the prompt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -27,13 +27,19 @@ pub struct Local {
     id: String,
     /// Gives requests without a seed different draws.
     requests: AtomicU64,
+    /// The corruptors of the last few corruptions, the latest first: to make one is to tokenise every
+    /// surrogate of a policy, and the time that it takes would tell which requests are treated.
+    corruptors: Mutex<VecDeque<Arc<Corruptor>>>,
 }
+
+/// Corruptors that are kept.
+const CORRUPTORS: usize = 16;
 
 impl Local {
     /// Serves `engine` under the model id `id`.
     #[must_use]
     pub fn new(engine: Engine, id: impl Into<String>) -> Self {
-        Self { engine, id: id.into(), requests: AtomicU64::new(0) }
+        Self { engine, id: id.into(), requests: AtomicU64::new(0), corruptors: Mutex::default() }
     }
 
     /// Whether the request is for this model, and for what it can do.
@@ -54,14 +60,22 @@ impl Local {
         }
     }
 
-    fn corruptor(&self, corruption: &Corruption) -> Result<Corruptor, EngineError> {
-        Corruptor::new(
+    fn corruptor(&self, corruption: &Corruption) -> Result<Arc<Corruptor>, EngineError> {
+        let kept = || self.corruptors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(it) = kept().iter().find(|it| it.carries_out(corruption)) {
+            return Ok(Arc::clone(it));
+        }
+        let made = Arc::new(Corruptor::new(
             self.engine.table.clone(),
             &self.engine.tokenizer,
             corruption.function,
             corruption.entities.clone(),
             corruption.seed,
-        )
+        )?);
+        let mut kept = kept();
+        kept.truncate(CORRUPTORS - 1);
+        kept.push_front(Arc::clone(&made));
+        Ok(made)
     }
 }
 
@@ -203,7 +217,7 @@ impl Backend for Local {
             let corruptor = self.corruptor(corruption)?;
             let masked = masked(corruption, &request.input, &encoded, None)?;
             prompt = self.overlaid(&corruptor, &encoded.ids, &masked, 0)?.0;
-            watch = Some(Arc::new(corruptor));
+            watch = Some(corruptor);
         }
         prompt.shift = request.offset.as_ref().map(|it| self.engine.shift(it)).transpose()?;
         let room = self.engine.context().saturating_sub(prompt.ids.len());

@@ -6,7 +6,7 @@ use super::error::EngineError;
 use super::ops::values_of;
 use super::tokenizer::Tokenizer;
 use crate::seed::{Stream, derive};
-use crate::types::{CorruptionFunction, Entity};
+use crate::types::{Corruption, CorruptionFunction, Entity};
 
 /// The embedding table on the host, in f32.
 #[derive(Debug)]
@@ -80,6 +80,14 @@ impl Corruptor {
         }
         let (surrogates, dims) = (Arc::new(surrogates), Arc::new(dims));
         Ok(Self { table, function, seed, entities, surrogates, dims })
+    }
+
+    /// Whether it is what a corruption asks for.
+    #[must_use]
+    pub fn carries_out(&self, corruption: &Corruption) -> bool {
+        let Corruption { function, entities, seed, .. } = corruption;
+        let same = || Arc::ptr_eq(&self.entities, entities) || self.entities == *entities;
+        self.function == *function && self.seed == *seed && same()
     }
 
     /// The topic's names.

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 use crate::detect::{Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic};
 use crate::policy::{DetectorSetting, JUDGE, NAMES, PROBE, Policy};
 use crate::text::other_orders;
+use crate::treat::own_names;
 use crate::types::{Entity, Evidence, Place};
 use crate::window::{Copies, Kind, PatternSet, Replacement};
 
@@ -30,6 +31,8 @@ pub struct Guard {
     /// Its detectors but the judge, in its order.
     pub detectors: Vec<Arc<dyn Detector>>,
     pub(super) judge: Option<Arc<Seated>>,
+    /// Its surrogates, which become the names again where a treatment put them; owned by the entities.
+    pub(super) restorations: Arc<PatternSet>,
     /// Its names in every spelling that replies are searched for, owned by their entities.
     pub(super) redactions: Arc<PatternSet>,
     /// What replies must not copy.
@@ -68,11 +71,15 @@ impl Guard {
             });
             written.map(redact).collect::<Vec<_>>()
         };
+        let restored = policy.entities.iter().enumerate();
+        let restored = restored.flat_map(|(owner, it)| own_names(it).map(move |it| (owner, it)));
+        let restorations = Arc::new(PatternSet::new(restored));
         let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
         Self {
             policy,
             detectors,
             judge: None,
+            restorations,
             redactions: Arc::new(redactions),
             copies: Vec::new(),
         }
@@ -153,6 +160,16 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn name(&self, entity: usize) -> &str {
+        &self.policy.entities[entity].name
+    }
+
+    /// The entities that have one of these names.
+    pub(super) fn entities_named(&self, names: &[&str]) -> impl Iterator<Item = usize> {
+        let named = self.policy.entities.iter().enumerate();
+        named.filter(|it| names.contains(&it.1.name.as_str())).map(|it| it.0)
     }
 
     /// Whether a text names anybody, as the detector of names reads it; one that fails says yes.

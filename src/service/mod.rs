@@ -119,6 +119,7 @@ impl Guarded {
             } => {
                 let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
+                let rewritten = request.input != *input;
                 let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && copies.is_empty() && !treated {
@@ -138,7 +139,7 @@ impl Guarded {
                         seen.store(hits, Ordering::Relaxed);
                     }
                 };
-                let counted = if treated { self.inner.prompt_tokens(input) } else { None };
+                let counted = if rewritten { self.inner.prompt_tokens(input) } else { None };
                 let own = move |sent: usize| match counted {
                     Some(own) => own,
                     // A backend that cannot count says what it was sent; that length must not show.

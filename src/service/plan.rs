@@ -1,6 +1,6 @@
 //! From a request to what is sent: detect, rule, treat.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::policy::{
 };
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{Evidence, Finish, Place, Request, ToolChoice};
-use crate::window::{Copies, Patterns, Replacement};
+use crate::window::{Copies, Owners, Patterns, Replacement};
 
 /// From so many letters on a stop text that shares them with a name stands for it.
 const TELLING_LETTERS: usize = 3;
@@ -61,11 +61,20 @@ pub(super) struct Plan<'a> {
     scope: Scope,
 }
 
+/// What treatments put into a request, to be undone in its reply.
+#[derive(Default)]
+struct Undo<'a> {
+    /// Entities of each policy that were replaced.
+    names: Vec<(&'a Guard, BTreeSet<usize>)>,
+    /// What stood for names in other writings.
+    writings: Vec<Replacement>,
+}
+
 /// A request between two treatments.
-struct State {
+struct State<'a> {
     request: Request,
     continuation: Option<String>,
-    restore: Vec<Replacement>,
+    restore: Undo<'a>,
     /// Texts have changed since the evidence was taken.
     rewritten: bool,
 }
@@ -114,7 +123,7 @@ impl<'a> Plan<'a> {
         // The strictest rules: one reply has one window.
         let on_hit = self.enforced().map(|it| it.policy.on_hit).max().unwrap_or_default();
         let prompt_bytes = request.texts().iter().map(|it| it.len()).sum();
-        let mut state = State { request, continuation, restore: Vec::new(), rewritten: false };
+        let mut state = State { request, continuation, restore: Undo::default(), rewritten: false };
         for Ruled { guard, evidence } in ruled {
             let policy = &*guard.policy;
             let (texts, seen) = (original.as_slice(), evidence.as_slice());
@@ -136,7 +145,10 @@ impl<'a> Plan<'a> {
                         || continuation != state.continuation;
                     state.request = request;
                     state.continuation = continuation;
-                    state.restore.extend(restore);
+                    if !restore.entities.is_empty() {
+                        state.restore.names.push((guard, restore.entities));
+                    }
+                    state.restore.writings.extend(restore.writings);
                 }
             }
         }
@@ -216,7 +228,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Evidence in texts that an earlier treatment rewrote. The ruling stands whatever is found.
-    async fn look_again(&self, guard: &Guard, state: &State) -> Vec<Evidence> {
+    async fn look_again(&self, guard: &Guard, state: &State<'_>) -> Vec<Evidence> {
         let texts = texts(&state.request, state.continuation.as_deref());
         let kept = (self.verdicts, self.scope);
         let found = guard.inspect(&texts, self.recorder, kept, self.served).await;
@@ -269,7 +281,7 @@ impl<'a> Plan<'a> {
         &self,
         policy: &Policy,
         evidence: &[Evidence],
-        state: &State,
+        state: &State<'_>,
     ) -> (&'static str, Treated) {
         let called = asks_for_a_call(&state.request);
         for setting in self.possible(policy, called) {
@@ -323,16 +335,23 @@ impl<'a> Plan<'a> {
 
     /// What is put back, and every other name of an enforced policy. A name that the client wrote is
     /// no secret, and a reply that turned it into another one would give the guard away.
-    fn patterns(&self, restore: Vec<Replacement>, seen: &Seen) -> Patterns {
-        let restored: HashSet<String> = restore.iter().map(|it| it.with.clone()).collect();
-        let mut patterns = Patterns::new(restore);
+    fn patterns(&self, undo: Undo<'_>, seen: &Seen) -> Patterns {
+        let mut patterns = Patterns::default();
+        for (guard, entities) in &undo.names {
+            patterns.add(Arc::clone(&guard.restorations), Owners::Only(entities.clone()));
+        }
+        patterns.extend(undo.writings);
         for guard in self.enforced() {
             let mut exempt = seen.get(&guard.policy.topic).cloned().unwrap_or_default();
-            if !restored.is_empty() {
-                let entities = guard.policy.entities.iter().enumerate();
-                exempt.extend(entities.filter(|it| restored.contains(&it.1.name)).map(|it| it.0));
+            for (by, entities) in &undo.names {
+                if by.policy.topic == guard.policy.topic {
+                    exempt.extend(entities);
+                } else {
+                    let back: Vec<&str> = entities.iter().map(|it| by.name(*it)).collect();
+                    exempt.extend(guard.entities_named(&back));
+                }
             }
-            patterns.add(Arc::clone(&guard.redactions), exempt);
+            patterns.add(Arc::clone(&guard.redactions), Owners::AllBut(exempt));
         }
         patterns
     }
@@ -354,7 +373,7 @@ fn letters(text: &str) -> String {
 }
 
 /// Entities that the client named, by topic.
-type Seen = HashMap<String, HashSet<usize>>;
+type Seen = HashMap<String, BTreeSet<usize>>;
 
 fn names_seen(ruled: &[Ruled<'_>]) -> Seen {
     let mut seen = Seen::new();

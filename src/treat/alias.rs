@@ -1,7 +1,5 @@
 //! Replaces names by surrogates that the model never saw, and puts them back in the reply.
 
-use std::collections::BTreeSet;
-
 use super::stand_in::stand_ins;
 use super::{Case, TreatError, Treated, nameless, names, restore};
 use crate::types::Place;
@@ -11,9 +9,8 @@ pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
     if found.is_empty() || !nameless(&case, &found).is_empty() {
         return Err(TreatError::Inapplicable { treatment: "alias" });
     }
-    let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
     let stand_ins = stand_ins(&case, &found);
-    let restore = restore(case.policy, &seen, &stand_ins);
+    let restore = restore(&found, &stand_ins);
     let mut texts = case.request.texts_mut();
     // From the back, so that earlier spans stay true.
     for ((place, span, entity), with) in found.into_iter().zip(stand_ins).rev() {

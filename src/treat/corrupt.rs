@@ -1,6 +1,5 @@
 //! Corrupts embedding rows of the prompt (ECO, Liu et al., arXiv:2406.07933).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::stand_in::stand_ins;
@@ -18,13 +17,12 @@ pub(super) fn apply(
     mut case: Case<'_>,
 ) -> Result<Treated, TreatError> {
     let found = names(&case)?;
-    let seen: BTreeSet<usize> = found.iter().map(|it| it.2).collect();
     let nameless = nameless(&case, &found);
     // Under substitution the model reads and speaks of the surrogate; noise leaves no word to put back.
     let (stand_ins, restore) = match function {
         CorruptionFunction::Substitute => {
             let stand_ins = stand_ins(&case, &found);
-            let restore = restore(case.policy, &seen, &stand_ins);
+            let restore = restore(&found, &stand_ins);
             (stand_ins, restore)
         }
         _ => Default::default(),

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::{Case, Treated};
+use super::{Case, Restore, Treated};
 use crate::policy::{Example, InContext, Layout};
 use crate::seed::{Stream, derive};
 use crate::types::{Input, Message, Role};
@@ -35,7 +35,7 @@ pub(super) fn apply(setting: &InContext, mut case: Case<'_>) -> Treated {
         }
     }
     let Case { request, continuation, .. } = case;
-    Treated::Request { request, continuation, restore: Vec::new() }
+    Treated::Request { request, continuation, restore: Restore::default() }
 }
 
 /// What the client wants to know: its last turn, or the text.

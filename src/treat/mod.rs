@@ -22,7 +22,7 @@ use std::ops::Range;
 use crate::backend::Capabilities;
 use crate::policy::{Policy, TreatmentSetting};
 use crate::text::other_orders;
-use crate::types::{Evidence, Finish, Place, Request};
+use crate::types::{Entity, Evidence, Finish, Place, Request};
 use crate::window::{Kind, Replacement};
 
 pub use answer::never_knew;
@@ -54,7 +54,7 @@ pub enum Treated {
         /// The changed continuation.
         continuation: Option<String>,
         /// What to put back in the reply.
-        restore: Vec<Replacement>,
+        restore: Restore,
     },
     /// It is answered here.
     Reply {
@@ -63,6 +63,15 @@ pub enum Treated {
         /// How it ends.
         finish: Finish,
     },
+}
+
+/// What has to be undone in a reply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Entities of the policy whose surrogates become their names again ([`own_names`]).
+    pub entities: BTreeSet<usize>,
+    /// What stood for a name in another writing, and becomes what the asker wrote.
+    pub writings: Vec<Replacement>,
 }
 
 /// Why a treatment cannot be applied.
@@ -161,18 +170,17 @@ fn nameless(case: &Case<'_>, found: &[Found]) -> Vec<(Place, Range<usize>)> {
     spans.map(|it| (it.place, it.span.clone())).collect()
 }
 
-/// Turns the surrogates of the entities that were seen back into their names, and what stood for a name in
-/// another writing into what the asker wrote.
-fn restore(
-    policy: &Policy,
-    seen: &BTreeSet<usize>,
-    stand_ins: &[Option<StandIn>],
-) -> Vec<Replacement> {
-    let entities = policy.entities.iter().enumerate().filter(|it| seen.contains(&it.0));
-    let written = entities.flat_map(|(_, it)| {
-        let own = (it.surrogate.clone(), it.name.clone());
-        std::iter::once(own).chain(other_orders(&it.surrogate, &it.name))
-    });
-    let plain = written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore });
-    plain.chain(stand_ins.iter().flatten().filter_map(StandIn::restore)).collect()
+/// Turns the surrogate of an entity, in any order of its words, back into the name.
+pub fn own_names(entity: &Entity) -> impl Iterator<Item = Replacement> {
+    let own = (entity.surrogate.clone(), entity.name.clone());
+    let written = std::iter::once(own).chain(other_orders(&entity.surrogate, &entity.name));
+    written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore })
+}
+
+/// What is put back for names that were found, under what stands for them.
+fn restore(found: &[Found], stand_ins: &[Option<StandIn>]) -> Restore {
+    Restore {
+        entities: found.iter().map(|it| it.2).collect(),
+        writings: stand_ins.iter().flatten().filter_map(StandIn::restore).collect(),
+    }
 }

@@ -1,6 +1,6 @@
 //! Steers the logits by two further models (δ-unlearning, Huang et al., arXiv:2404.11045).
 
-use super::{Case, TreatError, Treated};
+use super::{Case, Restore, TreatError, Treated};
 use crate::types::Offset;
 
 /// The text stays as it is. A request has one offset: topics that name the same pair share it, with
@@ -13,5 +13,5 @@ pub(super) fn apply(offset: &Offset, mut case: Case<'_>) -> Result<Treated, Trea
     let alpha = earlier.map_or(offset.alpha, |it| it.alpha.max(offset.alpha));
     case.request.offset = Some(Offset { alpha, ..offset.clone() });
     let Case { request, continuation, .. } = case;
-    Ok(Treated::Request { request, continuation, restore: Vec::new() })
+    Ok(Treated::Request { request, continuation, restore: Restore::default() })
 }

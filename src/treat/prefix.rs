@@ -1,6 +1,6 @@
 //! Tells the model, before all else, to know nothing of the topic.
 
-use super::{Case, Treated};
+use super::{Case, Restore, Treated};
 use crate::types::{Input, Message, Role};
 
 /// In a conversation the first system message starts with `text`; in a text a blank line follows it.
@@ -18,5 +18,5 @@ pub(super) fn apply(text: &str, mut case: Case<'_>) -> Treated {
         case.request.insert_turns(0, [turn]);
     }
     let Case { request, continuation, .. } = case;
-    Treated::Request { request, continuation, restore: Vec::new() }
+    Treated::Request { request, continuation, restore: Restore::default() }
 }

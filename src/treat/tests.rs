@@ -51,9 +51,11 @@ fn case<'a>(policy: &'a Policy, evidence: &'a [Evidence], request: Request) -> C
 }
 
 fn treated(setting: &TreatmentSetting, case: Case<'_>) -> (Request, String, Vec<Replacement>) {
+    let policy = case.policy;
     match treat(setting, case).unwrap() {
         Treated::Request { request, continuation, restore } => {
-            (request, continuation.unwrap(), restore)
+            let names = restore.entities.iter().flat_map(|it| own_names(&policy.entities[*it]));
+            (request, continuation.unwrap(), names.chain(restore.writings).collect())
         }
         Treated::Reply { text, .. } => panic!("answered {text}"),
     }

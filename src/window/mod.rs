@@ -37,7 +37,7 @@ use copies::Copied;
 use rivals::Written;
 
 pub use copies::{Copies, Look};
-pub use scan::{PatternSet, Patterns};
+pub use scan::{Owners, PatternSet, Patterns};
 
 /// Why a text is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! Matching on the normalised view of a text, with spans of the original.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,11 +36,29 @@ pub struct Patterns {
     groups: Vec<Group>,
 }
 
-/// A set without the patterns of some owners.
+/// Of a set, the patterns of some owners.
 #[derive(Debug)]
 struct Group {
     set: Arc<PatternSet>,
-    exempt: HashSet<usize>,
+    owners: Owners,
+}
+
+/// Whose patterns of a set count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owners {
+    /// Those of these owners.
+    Only(BTreeSet<usize>),
+    /// Those of all owners but these.
+    AllBut(BTreeSet<usize>),
+}
+
+impl Owners {
+    fn include(&self, owner: usize) -> bool {
+        match self {
+            Self::Only(some) => some.contains(&owner),
+            Self::AllBut(others) => !others.contains(&owner),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -131,7 +149,7 @@ impl Group {
         let words = &self.set.words;
         let first = words.partition_point(|it| it.0.as_slice() < letters);
         let mut alike = words[first..].iter().take_while(|it| it.0.starts_with(letters));
-        alike.any(|it| !self.exempt.contains(&it.1))
+        alike.any(|it| self.owners.include(it.1))
     }
 
     /// What begins with `rest`, and how far it goes before others: longer patterns first, one that is
@@ -143,7 +161,7 @@ impl Group {
             let pattern = &self.set.list[*index];
             let chars = &pattern.chars;
             let equal = rest.iter().zip(chars).all(|(glyph, ch)| glyph.ch == *ch);
-            if !equal || self.exempt.contains(&pattern.owner) {
+            if !equal || !self.owners.include(pattern.owner) {
                 continue;
             }
             let rank = chars.len() + 1;
@@ -168,17 +186,21 @@ impl Patterns {
     #[must_use]
     pub fn new(replacements: Vec<Replacement>) -> Self {
         let mut patterns = Self::default();
-        if !replacements.is_empty() {
-            let set = PatternSet::new(replacements.into_iter().map(|it| (0, it)));
-            patterns.add(Arc::new(set), HashSet::new());
-        }
+        patterns.extend(replacements);
         patterns
     }
 
-    /// Looks for a shared set too, without what belongs to the `exempt` owners. Of equal patterns the
-    /// one of the earlier set wins.
-    pub fn add(&mut self, set: Arc<PatternSet>, exempt: HashSet<usize>) {
-        self.groups.push(Group { set, exempt });
+    /// Makes further replacements, of this reply alone.
+    pub fn extend(&mut self, replacements: Vec<Replacement>) {
+        if !replacements.is_empty() {
+            let set = PatternSet::new(replacements.into_iter().map(|it| (0, it)));
+            self.add(Arc::new(set), Owners::AllBut(BTreeSet::new()));
+        }
+    }
+
+    /// Looks for a shared set too. Of equal patterns the one of the earlier set wins.
+    pub fn add(&mut self, set: Arc<PatternSet>, owners: Owners) {
+        self.groups.push(Group { set, owners });
     }
 
     /// Whether there is nothing to look for.
@@ -259,7 +281,7 @@ impl Patterns {
         self.groups.iter().flat_map(move |group| {
             let indices = group.set.by_letter.get(&letter).into_iter().flatten();
             let patterns = indices.map(|it| &group.set.list[*it]);
-            patterns.filter(|it| !group.exempt.contains(&it.owner))
+            patterns.filter(|it| group.owners.include(it.owner))
         })
     }
 

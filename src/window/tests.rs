@@ -450,7 +450,7 @@ fn rivals_that_spell_a_name_are_dropped() {
     // What the client named is no secret.
     let set = PatternSet::new([(7, replacement("Ann Lee", "Zora Kell", Kind::Redact))]);
     let mut patterns = Patterns::default();
-    patterns.add(Arc::new(set), [7].into());
+    patterns.add(Arc::new(set), Owners::AllBut([7].into()));
     assert_eq!(left(Window::over(Arc::new(patterns)), &[b"by"], [b" Lee"]), [" Lee"]);
 }
 
