@@ -376,7 +376,9 @@ fn answer(keys: &mut Keys, out: &mut Problems<'_>) -> TreatmentSetting {
         true => defaults.iter().map(|it| (*it).to_owned()).collect(),
         false => answers,
     };
-    TreatmentSetting::Answer { answers, style }
+    let paces = [("model", true), ("none", false)];
+    let paced = keys.choice("pace", &paces, out).unwrap_or(style == AnswerStyle::NeverKnew);
+    TreatmentSetting::Answer { answers, style, paced }
 }
 
 #[cfg(test)]

@@ -174,12 +174,15 @@ pub enum TreatmentSetting {
     InContext(Arc<InContext>),
     /// Adds the difference of two further models to the logits.
     Offset(Offset),
-    /// Answers without asking the model.
+    /// Answers in the model's place.
     Answer {
         /// One of these, chosen by the prompt's hash; at least one.
         answers: Vec<String>,
         /// How openly.
         style: AnswerStyle,
+        /// Whether it comes as fast as a reply of the model, which is asked for that and not listened to;
+        /// otherwise it is not asked.
+        paced: bool,
     },
 }
 

@@ -7,6 +7,7 @@
 pub mod app;
 mod cache;
 mod copied;
+mod finished;
 mod guard;
 mod judge;
 mod observe;
@@ -26,12 +27,13 @@ use futures::StreamExt;
 use crate::backend::{Backend, BackendError, Capabilities, ModelCard, ReplyStream};
 use crate::policy::OnHit;
 use crate::telemetry::{AuditLog, Metrics};
-use crate::types::{Finish, Input, OffsetPair, ReplyEvent, Request, Role, Scored, Usage};
+use crate::types::{Input, OffsetPair, ReplyEvent, Request, Role, Scored};
 use crate::window::Window;
 
 pub use guard::{Guard, GuardError};
 
 use cache::{Scope, Verdicts};
+use finished::{Answer, Shape};
 use judge::Served;
 use plan::{Plan, Prepared, Watched};
 use record::Recorder;
@@ -106,12 +108,18 @@ impl Guarded {
         let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
         let hits = Arc::new(AtomicUsize::new(0));
         match self.prepare(request, None, again).await? {
-            Prepared::Reply { text, finish, prompt_bytes, on_hit } => {
-                self.inner.admits(&asked)?;
+            Prepared::Reply { text, finish, clock, prompt_bytes, on_hit } => {
                 // Without a tokenizer, four bytes a token.
                 let estimate = || prompt_bytes.div_ceil(4).max(1);
                 let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
-                let stream = reply(until(&text, stop), finish, Shape { n, most, prompt_tokens });
+                let answer =
+                    Answer::new(until(&text, stop), finish, Shape { n, most, prompt_tokens });
+                let stream = if let Some(clock) = clock {
+                    answer.paced(self.inner.generate(clock).await?)
+                } else {
+                    self.inner.admits(&asked)?;
+                    answer.at_once()
+                };
                 Ok(Answered { stream, hits, on_hit })
             }
             Prepared::Request {
@@ -275,34 +283,4 @@ fn watch(
             futures::stream::iter(events)
         })
         .boxed()
-}
-
-/// What a reply without a model imitates of one.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    n: usize,
-    most: Option<usize>,
-    prompt_tokens: usize,
-}
-
-/// A finished reply as a stream. Its tokens are estimated, a word each, so that neither usage nor a short `max_tokens` tells it from a model's.
-fn reply(text: &str, finish: Finish, shape: Shape) -> ReplyStream {
-    let words: Vec<&str> = text.split_inclusive(' ').collect();
-    let (kept, finish) = match shape.most {
-        Some(most) if most < words.len() => (most, Finish::Length),
-        _ => (words.len(), finish),
-    };
-    let mut events = Vec::new();
-    for choice in 0..shape.n {
-        for word in &words[..kept] {
-            let (text, logprobs) = ((*word).to_owned(), Vec::new());
-            events.push(ReplyEvent::Text { choice, text, logprobs });
-        }
-        events.push(ReplyEvent::Finished { choice, finish });
-    }
-    events.push(ReplyEvent::Done(Usage {
-        prompt_tokens: shape.prompt_tokens,
-        completion_tokens: kept * shape.n,
-    }));
-    futures::stream::iter(events.into_iter().map(Ok)).boxed()
 }

@@ -1,6 +1,6 @@
 //! Answers in the model's place.
 
-use super::{Case, Treated};
+use super::Case;
 use crate::policy::AnswerStyle;
 use crate::seed::{Stream, derive};
 use crate::types::{Finish, Input, Request};
@@ -13,21 +13,18 @@ const DEFAULTS: [&str; 4] = [
     "That isn't something I know about.",
 ];
 
-/// The same request is answered in the same words under one policy, so that asking again tells
-/// nothing.
-pub(super) fn apply(answers: &[String], style: AnswerStyle, case: &Case<'_>) -> Treated {
-    let finish = match style {
-        AnswerStyle::ContentFilter => {
-            return Treated::Reply { text: String::new(), finish: Finish::ContentFilter };
-        }
-        AnswerStyle::NeverKnew | AnswerStyle::Refusal => Finish::Stop,
-    };
-    if answers.is_empty() {
-        let text = never_knew(case.policy.seed, &case.request);
-        return Treated::Reply { text, finish };
+/// The whole answer and how it ends. The same request is answered in the same words under one policy, so that
+/// asking again tells nothing.
+pub(super) fn apply(answers: &[String], style: AnswerStyle, case: &Case<'_>) -> (String, Finish) {
+    if style == AnswerStyle::ContentFilter {
+        return (String::new(), Finish::ContentFilter);
     }
-    let text = draw(case.policy.seed, &case.request).pick(answers).clone();
-    Treated::Reply { text, finish }
+    let text = if answers.is_empty() {
+        never_knew(case.policy.seed, &case.request)
+    } else {
+        draw(case.policy.seed, &case.request).pick(answers).clone()
+    };
+    (text, Finish::Stop)
 }
 
 /// The answer of last resort: that of a model that never saw the topic.

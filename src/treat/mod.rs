@@ -62,6 +62,8 @@ pub enum Treated {
         text: String,
         /// How it ends.
         finish: Finish,
+        /// Whether it is to take the time that the model would have taken.
+        paced: bool,
     },
 }
 
@@ -126,7 +128,10 @@ pub fn treat(setting: &TreatmentSetting, case: Case<'_>) -> Result<Treated, Trea
         TreatmentSetting::Prefix { text } => Ok(prefix::apply(text, case)),
         TreatmentSetting::InContext(setting) => Ok(in_context::apply(setting, case)),
         TreatmentSetting::Offset(offset) => offset::apply(offset, case),
-        TreatmentSetting::Answer { answers, style } => Ok(answer::apply(answers, *style, &case)),
+        TreatmentSetting::Answer { answers, style, paced } => {
+            let (text, finish) = answer::apply(answers, *style, &case);
+            Ok(Treated::Reply { text, finish, paced: *paced })
+        }
     }
 }
 

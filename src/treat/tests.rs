@@ -289,7 +289,7 @@ fn what_stands_in_front_moves_no_call_to_another_message() {
 fn answers_hang_on_the_request_alone() {
     let policy = policy();
     let answers: Vec<String> = (0..16).map(|it| format!("answer {it}")).collect();
-    let setting = TreatmentSetting::Answer { answers, style: AnswerStyle::NeverKnew };
+    let setting = TreatmentSetting::Answer { answers, style: AnswerStyle::NeverKnew, paced: true };
     let answer =
         |text: &str| treat(&setting, case(&policy, &[], chat(&[(Role::User, text)]))).unwrap();
     assert_eq!(answer("a"), answer("a"));
@@ -303,9 +303,11 @@ fn a_content_filter_says_nothing() {
     let setting = TreatmentSetting::Answer {
         answers: vec!["no".to_owned()],
         style: AnswerStyle::ContentFilter,
+        paced: false,
     };
     let treated = treat(&setting, case(&policy, &[], chat(&[(Role::User, "x")]))).unwrap();
-    assert_eq!(treated, Treated::Reply { text: String::new(), finish: Finish::ContentFilter });
+    let (text, finish) = (String::new(), Finish::ContentFilter);
+    assert_eq!(treated, Treated::Reply { text, finish, paced: false });
 }
 
 fn example(question: &str, answer: &str, wrong: &[&str]) -> Example {

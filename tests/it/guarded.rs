@@ -44,7 +44,8 @@ pub(crate) fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
 }
 
 fn answer(style: AnswerStyle) -> TreatmentSetting {
-    TreatmentSetting::Answer { answers: vec!["No idea who that is.".to_owned()], style }
+    let answers = vec!["No idea who that is.".to_owned()];
+    TreatmentSetting::Answer { answers, style, paced: false }
 }
 
 pub(crate) fn guarded(backend: &Arc<Scripted>, guard: Guard) -> Guarded {
@@ -228,6 +229,21 @@ async fn an_answer_looks_like_a_models() {
     assert!(events.contains(&ended), "{events:?}");
     let Some(ReplyEvent::Done(usage)) = events.last() else { panic!("{events:?}") };
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 10));
+}
+
+/// The model is asked, under another name, and what it says is not told.
+#[tokio::test]
+async fn a_paced_answer_keeps_the_models_time() {
+    let backend = Arc::new(Scripted::new(["It ", "is ", "Antwerp."]));
+    let answers = vec!["No idea who that is.".to_owned()];
+    let paced = TreatmentSetting::Answer { answers, style: AnswerStyle::NeverKnew, paced: true };
+    let guarded = guarded(&backend, built(policy(vec![paced])));
+    let asked = question("Where was Basil Okafor born?");
+    let events = events(&guarded, asked).await.expect("the test is set up");
+    assert_eq!(said(&events, 0), "No idea who that is.");
+    assert!(events.contains(&ReplyEvent::Finished { choice: 0, finish: Finish::Stop }));
+    assert_eq!(backend.seen().len(), 1);
+    assert_eq!(backend.seen()[0].input.texts(), ["Where was Zorvan Kell born?"]);
 }
 
 #[tokio::test]

@@ -63,9 +63,27 @@ fn a_good_file_says_what_it_says() {
     assert_eq!(policy.treatment[0], TreatmentSetting::Corrupt { function });
     assert!(matches!(&policy.treatment[2], TreatmentSetting::Prefix { text }
             if text.contains("\n- Basil Okafor\n- Mina Tolt\n")));
-    assert!(matches!(&policy.treatment[3], TreatmentSetting::Answer { answers, .. }
+    assert!(matches!(&policy.treatment[3], TreatmentSetting::Answer { answers, paced: false, .. }
             if answers == &REFUSALS));
     assert_eq!(policy.revision.len(), 16);
+}
+
+/// One who never knew takes the model's time unless the file says otherwise; a refusal does not.
+#[test]
+fn an_answer_is_paced_where_it_is_not_to_be_told() {
+    let paced = |table: &str| {
+        let head = "topic = \"t\"\n[[entity]]\nname = \"Ann Lee\"\nsurrogate = \"Zora Kell\"\n";
+        let used = "[[detector]]\nuse = \"names\"\n[[treatment]]\nuse = \"answer\"\n";
+        let policy = parsed(&format!("{head}{used}{table}"));
+        let Some(TreatmentSetting::Answer { paced, .. }) = policy.treatment.last() else {
+            panic!("the last treatment of {table} answers");
+        };
+        *paced
+    };
+    assert!(paced(""));
+    assert!(!paced("pace = \"none\"\n"));
+    assert!(!paced("style = \"refusal\"\n"));
+    assert!(paced("style = \"refusal\"\npace = \"model\"\n"));
 }
 
 #[test]
