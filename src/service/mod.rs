@@ -33,10 +33,14 @@ use crate::window::Window;
 pub use guard::{Guard, GuardError};
 
 use cache::{Scope, Verdicts};
-use finished::{Answer, Shape};
+use finished::Answer;
 use judge::Served;
 use plan::{Plan, Prepared, Watched};
 use record::Recorder;
+
+/// Up to so many `max_tokens` no server refuses. A larger number stays as the client wrote it, because a
+/// server that refuses it must do so for treated requests too; then all of the model's reply is waited for.
+const SURELY_TAKEN: usize = 1024;
 
 /// A guarded backend.
 #[derive(Debug)]
@@ -101,6 +105,23 @@ impl Guarded {
         plan.prepare(request, continuation, again).await
     }
 
+    /// Turns the tokens of the prompt that was sent into those of the client's own, `prompt_bytes` long.
+    fn own_tokens(
+        &self,
+        sent: &Sent,
+        input: &Input,
+        prompt_bytes: usize,
+    ) -> impl Fn(usize) -> usize + Send + 'static + use<> {
+        let counted = if sent.rewritten { self.inner.prompt_tokens(input) } else { None };
+        let bytes = sent.bytes;
+        move |tokens| match counted {
+            Some(own) => own,
+            // A backend that cannot count says what it was sent; that length must not show.
+            None if bytes > 0 => (tokens * prompt_bytes).div_ceil(bytes),
+            None => tokens,
+        }
+    }
+
     /// The reply to a request; `again` when an untreated one had a hit.
     async fn answer(&self, request: Request, again: bool) -> Result<Answered, BackendError> {
         let asked = request.clone();
@@ -109,16 +130,19 @@ impl Guarded {
         let hits = Arc::new(AtomicUsize::new(0));
         match self.prepare(request, None, again).await? {
             Prepared::Reply { text, finish, clock, prompt_bytes, on_hit } => {
-                // Without a tokenizer, four bytes a token.
-                let estimate = || prompt_bytes.div_ceil(4).max(1);
-                let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
-                let answer =
-                    Answer::new(until(&text, stop), finish, Shape { n, most, prompt_tokens });
-                let stream = if let Some(clock) = clock {
-                    answer.paced(self.inner.generate(clock).await?)
+                self.inner.admits(&asked)?;
+                let answer = Answer::new(until(&text, stop), finish, n, most);
+                let stream = if let Some(mut clock) = clock {
+                    if most.is_none_or(|it| it <= SURELY_TAKEN) {
+                        clock.max_tokens = Some(answer.tokens().max(1));
+                    }
+                    let sent = Sent::of(&clock, input);
+                    let clock = self.inner.generate(clock).await?;
+                    answer.paced(clock, self.own_tokens(&sent, input, prompt_bytes))
                 } else {
-                    self.inner.admits(&asked)?;
-                    answer.at_once()
+                    // Without a tokenizer, four bytes a token.
+                    let estimate = || prompt_bytes.div_ceil(4).max(1);
+                    answer.at_once(self.inner.prompt_tokens(input).unwrap_or_else(estimate))
                 };
                 Ok(Answered { stream, hits, on_hit })
             }
@@ -127,8 +151,7 @@ impl Guarded {
             } => {
                 let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
-                let rewritten = request.input != *input;
-                let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
+                let sent = Sent::of(&request, input);
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && copies.is_empty() && !treated {
                     return Ok(Answered { stream, hits, on_hit });
@@ -147,16 +170,24 @@ impl Guarded {
                         seen.store(hits, Ordering::Relaxed);
                     }
                 };
-                let counted = if rewritten { self.inner.prompt_tokens(input) } else { None };
-                let own = move |sent: usize| match counted {
-                    Some(own) => own,
-                    // A backend that cannot count says what it was sent; that length must not show.
-                    None if treated && sent_bytes > 0 => (sent * prompt_bytes).div_ceil(sent_bytes),
-                    None => sent,
-                };
+                let own = self.own_tokens(&sent, input, prompt_bytes);
                 Ok(Answered { stream: watch(stream, window, own, done), hits, on_hit })
             }
         }
+    }
+}
+
+/// What a backend was sent.
+struct Sent {
+    /// Whether its text is another one than the client's.
+    rewritten: bool,
+    bytes: usize,
+}
+
+impl Sent {
+    fn of(request: &Request, input: &Input) -> Self {
+        let bytes = request.texts().iter().map(|it| it.len()).sum();
+        Self { rewritten: request.input != *input, bytes }
     }
 }
 

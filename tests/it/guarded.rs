@@ -15,7 +15,7 @@ use unlearn_proxy::telemetry::Metrics;
 use unlearn_proxy::text::disguise::base64;
 use unlearn_proxy::types::{
     CorruptionFunction, Entity, Evidence, Finish, Input, Json, Message, Place, ReplyEvent, Request,
-    Role, Tool, ToolChoice,
+    Role, Tool, ToolChoice, Usage,
 };
 
 const NAME: &str = "Basil Okafor";
@@ -238,12 +238,20 @@ async fn a_paced_answer_keeps_the_models_time() {
     let answers = vec!["No idea who that is.".to_owned()];
     let paced = TreatmentSetting::Answer { answers, style: AnswerStyle::NeverKnew, paced: true };
     let guarded = guarded(&backend, built(policy(vec![paced])));
-    let asked = question("Where was Basil Okafor born?");
-    let events = events(&guarded, asked).await.expect("the test is set up");
-    assert_eq!(said(&events, 0), "No idea who that is.");
-    assert!(events.contains(&ReplyEvent::Finished { choice: 0, finish: Finish::Stop }));
-    assert_eq!(backend.seen().len(), 1);
-    assert_eq!(backend.seen()[0].input.texts(), ["Where was Zorvan Kell born?"]);
+    // A number that a server may refuse is the server's to judge.
+    for (most, sent) in [(None, 5), (Some(1000), 5), (Some(9999), 9999)] {
+        let mut asked = question("Where was Basil Okafor born?");
+        asked.max_tokens = most;
+        let events = events(&guarded, asked).await.expect("the test is set up");
+        assert_eq!(said(&events, 0), "No idea who that is.");
+        assert!(events.contains(&ReplyEvent::Finished { choice: 0, finish: Finish::Stop }));
+        // Three tokens of 27 bytes are a little more than three of 28.
+        let usage = Usage { prompt_tokens: 4, completion_tokens: 5 };
+        assert_eq!(events.last(), Some(&ReplyEvent::Done(usage)));
+        let seen = backend.seen().pop().expect("the model was asked");
+        assert_eq!(seen.input.texts(), ["Where was Zorvan Kell born?"]);
+        assert_eq!(seen.max_tokens, Some(sent));
+    }
 }
 
 #[tokio::test]
