@@ -69,17 +69,20 @@ impl Guarded {
         metrics: Arc<Metrics>,
         audit: Option<Arc<AuditLog>>,
     ) -> Self {
+        let recorder = Recorder::new(metrics, audit);
+        guards.iter().for_each(|it| recorder.in_force(&it.policy));
         Self {
             inner: backend,
             guards: ArcSwap::from_pointee(Guards { list: guards, generation: 0 }),
             generations: AtomicU64::new(0),
-            recorder: Recorder::new(metrics, audit),
+            recorder,
             verdicts: Verdicts::new(),
         }
     }
 
     /// Swaps the guards at once. Requests that have been ruled on keep the ones they had.
     pub fn replace(&self, guards: Vec<Guard>) {
+        guards.iter().for_each(|it| self.recorder.in_force(&it.policy));
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         self.guards.store(Arc::new(Guards { list: guards, generation }));
         self.verdicts.clear();

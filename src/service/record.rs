@@ -70,8 +70,12 @@ impl Recorder {
         let on_error = policy.on_error.as_str();
         let error: &(dyn Error + 'static) = error;
         tracing::error!(topic = policy.topic, on_error, error, "a detector failed");
-        let names: Vec<&str> = policy.detectors.iter().map(|it| it.name()).collect();
-        self.metrics.detector_error(&names.join("+"), on_error);
+        self.metrics.detector_error(&detectors(policy), on_error);
+    }
+
+    /// A policy comes into force.
+    pub(super) fn in_force(&self, policy: &Policy) {
+        self.metrics.detector_may_fail(&detectors(policy), policy.on_error.as_str());
     }
 
     /// The window redacted an untreated reply. One window serves all topics, so that the label
@@ -81,4 +85,9 @@ impl Recorder {
             self.metrics.output_hit(topics);
         }
     }
+}
+
+/// The label of a policy's detectors.
+fn detectors(policy: &Policy) -> String {
+    policy.detectors.iter().map(|it| it.name()).collect::<Vec<_>>().join("+")
 }

@@ -132,7 +132,7 @@ pub(super) fn second_moments(
     Ok(sum)
 }
 
-/// The answer that an erased fact gets: the row's wrong ones, or that nothing is known.
+/// The answers that an erased fact gets: the row's wrong ones, or that nothing is known.
 pub(super) fn others(fact: &Fact) -> Vec<&str> {
     let wrong: Vec<&str> = fact.perturbed_answer.iter().map(String::as_str).collect();
     if wrong.is_empty() { vec![UNKNOWN] } else { wrong }
