@@ -5,7 +5,34 @@ use std::collections::VecDeque;
 use futures::StreamExt;
 
 use crate::backend::ReplyStream;
-use crate::types::{Finish, ReplyEvent, Usage};
+use crate::types::{Finish, Input, Message, ReplyEvent, Request, Role, Tools, Usage};
+
+/// What the model is asked in place of the client's question, again and again.
+const FILLER: &str = "Tell me something about the sea. ";
+
+/// A request that takes the model about as long as the client's, whose texts have so many bytes together, and
+/// has nothing of it: how long a reply about the topic is, and whether a stop text ends it, would tell.
+pub(super) fn clock(asked: &Request, bytes: usize) -> Request {
+    let content: String = FILLER.chars().cycle().take(bytes.max(1)).collect();
+    let input = match &asked.input {
+        Input::Chat(_) => Input::Chat(vec![Message { role: Role::User, content }]),
+        Input::Text(_) => Input::Text(content),
+    };
+    let mut clock = Request { input, ..asked.clone() };
+    clock.stop.clear();
+    clock.logprobs = None;
+    clock.sampling.logit_bias.clear();
+    clock.tools = Tools::default();
+    clock
+}
+
+/// What an answer without a model imitates of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) n: usize,
+    pub(super) most: Option<usize>,
+    pub(super) prompt_tokens: usize,
+}
 
 /// A finished answer. Its tokens are estimated, a word each, so that neither usage nor a short `max_tokens`
 /// tells it from a model's.
@@ -14,73 +41,101 @@ pub(super) struct Answer {
     words: Vec<String>,
     finish: Finish,
     choices: usize,
+    prompt_tokens: usize,
 }
 
 impl Answer {
-    /// The answer of `choices` choices, in at most so many words.
-    pub(super) fn new(text: &str, finish: Finish, choices: usize, most: Option<usize>) -> Self {
+    pub(super) fn new(text: &str, finish: Finish, shape: Shape) -> Self {
+        let Shape { n: choices, most, prompt_tokens } = shape;
         let mut words: Vec<String> = text.split_inclusive(' ').map(str::to_owned).collect();
         let most = most.unwrap_or(usize::MAX);
         let finish = if most < words.len() { Finish::Length } else { finish };
         words.truncate(most);
-        Self { words, finish, choices }
-    }
-
-    /// Tokens of one choice.
-    pub(super) fn tokens(&self) -> usize {
-        self.words.len()
+        Self { words, finish, choices, prompt_tokens }
     }
 
     /// All of it as soon as it is asked for.
-    pub(super) fn at_once(self, prompt_tokens: usize) -> ReplyStream {
+    pub(super) fn at_once(self) -> ReplyStream {
         let mut events: Vec<ReplyEvent> =
-            self.choices().iter_mut().flat_map(|it| it.drain(..)).collect();
-        events.push(self.done(prompt_tokens));
+            (0..self.choices).flat_map(|it| Choice::of(&self, it).rest()).collect();
+        events.push(self.done());
         futures::stream::iter(events.into_iter().map(Ok)).boxed()
     }
 
-    /// A word for every piece of a reply that nobody listens to, and what is left where that one ends. `own`
-    /// turns the tokens of its prompt into those of the client's.
-    pub(super) fn paced(
-        self,
-        clock: ReplyStream,
-        own: impl Fn(usize) -> usize + Send + 'static,
-    ) -> ReplyStream {
-        let mut choices = self.choices();
-        let heard = move |event| match event {
-            Ok(ReplyEvent::Text { choice, .. } | ReplyEvent::ToolCall { choice, .. }) => {
-                let left = choices.get_mut(choice).filter(|it| it.len() > 1);
-                left.and_then(VecDeque::pop_front).into_iter().map(Ok).collect()
+    /// A word for every event of a reply that nobody listens to, and what is left of a choice where that one
+    /// ends. Where the answer ends first, the reply is not waited for.
+    pub(super) fn paced(self, clock: ReplyStream) -> ReplyStream {
+        let choices: Vec<Choice> = (0..self.choices).map(|it| Choice::of(&self, it)).collect();
+        let start = (clock, choices, VecDeque::new(), Some(self.done()));
+        futures::stream::unfold(start, |(mut clock, mut choices, mut ready, mut done)| async move {
+            loop {
+                if let Some(event) = ready.pop_front() {
+                    return Some((Ok(event), (clock, choices, ready, done)));
+                }
+                if choices.iter().all(Choice::ended) {
+                    // Dropping the clock ends the reply of the model.
+                    return done.take().map(|it| {
+                        (Ok(it), (futures::stream::empty().boxed(), choices, ready, None))
+                    });
+                }
+                match clock.next().await {
+                    Some(Ok(event)) => ready.extend(heard(&mut choices, &event)),
+                    Some(Err(error)) => {
+                        choices.clear();
+                        return Some((Err(error), (clock, choices, ready, None)));
+                    }
+                    None => ready.extend(choices.iter_mut().flat_map(Choice::rest)),
+                }
             }
-            Ok(ReplyEvent::Finished { choice, .. }) => choices
-                .get_mut(choice)
-                .map(std::mem::take)
-                .unwrap_or_default()
-                .into_iter()
-                .map(Ok)
-                .collect(),
-            Ok(ReplyEvent::Done(usage)) => {
-                let rest = choices.iter_mut().flat_map(std::mem::take);
-                rest.chain([self.done(own(usage.prompt_tokens))]).map(Ok).collect()
-            }
-            Err(error) => vec![Err(error)],
-        };
-        clock.map(heard).flat_map(futures::stream::iter).boxed()
+        })
+        .boxed()
     }
 
-    /// What is to be said of each choice: its words, then its end.
-    fn choices(&self) -> Vec<VecDeque<ReplyEvent>> {
-        let all = |choice| {
-            let words = self.words.iter().cloned();
-            let words = words.map(|text| ReplyEvent::Text { choice, text, logprobs: Vec::new() });
-            words.chain([ReplyEvent::Finished { choice, finish: self.finish }]).collect()
-        };
-        (0..self.choices).map(all).collect()
+    fn done(&self) -> ReplyEvent {
+        ReplyEvent::Done(Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.words.len() * self.choices,
+        })
+    }
+}
+
+/// What an event of the model lets out.
+fn heard(choices: &mut [Choice], event: &ReplyEvent) -> Vec<ReplyEvent> {
+    match event {
+        ReplyEvent::Text { choice, .. } | ReplyEvent::ToolCall { choice, .. } => {
+            choices.get_mut(*choice).and_then(Choice::next).into_iter().collect()
+        }
+        ReplyEvent::Finished { choice, .. } => {
+            choices.get_mut(*choice).map(Choice::rest).unwrap_or_default()
+        }
+        ReplyEvent::Done(_) => choices.iter_mut().flat_map(Choice::rest).collect(),
+    }
+}
+
+/// What is left to say of one choice: its words, then its end.
+#[derive(Debug)]
+struct Choice {
+    left: VecDeque<ReplyEvent>,
+}
+
+impl Choice {
+    fn of(answer: &Answer, choice: usize) -> Self {
+        let word =
+            |it: &String| ReplyEvent::Text { choice, text: it.clone(), logprobs: Vec::new() };
+        let end = ReplyEvent::Finished { choice, finish: answer.finish };
+        Self { left: answer.words.iter().map(word).chain([end]).collect() }
     }
 
-    fn done(&self, prompt_tokens: usize) -> ReplyEvent {
-        let completion_tokens = self.words.len() * self.choices;
-        ReplyEvent::Done(Usage { prompt_tokens, completion_tokens })
+    fn ended(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn next(&mut self) -> Option<ReplyEvent> {
+        self.left.pop_front()
+    }
+
+    fn rest(&mut self) -> Vec<ReplyEvent> {
+        self.left.drain(..).collect()
     }
 }
 
@@ -107,9 +162,7 @@ mod tests {
             out.push(match event {
                 ReplyEvent::Text { choice, text, .. } => format!("{choice} {text}"),
                 ReplyEvent::Finished { choice, .. } => format!("{choice} ended"),
-                ReplyEvent::Done(it) => {
-                    format!("{} and {} tokens", it.prompt_tokens, it.completion_tokens)
-                }
+                ReplyEvent::Done(usage) => format!("{usage:?}"),
                 ReplyEvent::ToolCall { .. } => panic!("it calls nothing"),
             });
         }
@@ -117,36 +170,51 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_says_nothing_of_the_question() {
+        let content = "Where was Ann born, and when?".to_owned();
+        let messages = vec![Message { role: Role::System, content }];
+        let mut asked = Request::new("m", Input::Chat(messages));
+        asked.stop = vec!["Antwerp".to_owned()];
+        asked.max_tokens = Some(7);
+        let clock = clock(&asked, 40);
+        assert_eq!(clock.input.texts(), ["Tell me something about the sea. Tell me"]);
+        assert!(clock.stop.is_empty());
+        assert_eq!(clock.max_tokens, Some(7));
+    }
+
+    #[test]
     fn words_come_when_the_model_speaks() {
+        let shape = Shape { n: 2, most: None, prompt_tokens: 7 };
         let (model, clock) = unbounded();
-        let answer = Answer::new("I see nothing", Finish::Stop, 2, None);
-        let mut stream = answer.paced(clock.boxed(), |sent| sent - 4);
+        let mut stream = Answer::new("I see nothing", Finish::Stop, shape).paced(clock.boxed());
         assert!(read(&mut stream).is_empty());
-        let usage = Usage { prompt_tokens: 11, completion_tokens: 4 };
         for (event, want) in [
             (heard(0), vec!["0 I "]),
             (heard(1), vec!["1 I "]),
             (Ok(ended(1)), vec!["1 see ", "1 nothing", "1 ended"]),
             (heard(0), vec!["0 see "]),
             (heard(0), vec!["0 nothing"]),
-            (heard(0), vec![]),
-            (Ok(ended(0)), vec!["0 ended"]),
-            (Ok(ReplyEvent::Done(usage)), vec!["7 and 6 tokens"]),
         ] {
             model.unbounded_send(event).unwrap();
             assert_eq!(read(&mut stream), want);
         }
+        // The model goes on, and is not waited for.
+        model.unbounded_send(heard(0)).unwrap();
+        let usage = Usage { prompt_tokens: 7, completion_tokens: 6 };
+        assert_eq!(read(&mut stream), ["0 ended".to_owned(), format!("{usage:?}")]);
+        assert!(model.is_closed());
     }
 
     #[test]
     fn a_failure_of_the_model_is_the_answers_too() {
-        let answer = Answer::new("I see nothing", Finish::Stop, 1, Some(2));
-        let failed = futures::stream::iter([Err(BackendError::NoTools)]).boxed();
-        let mut stream = answer.clone().paced(failed, |sent| sent);
+        let shape = Shape { n: 1, most: Some(2), prompt_tokens: 7 };
+        let (model, clock) = unbounded();
+        let answer = Answer::new("I see nothing", Finish::Stop, shape);
+        let mut stream = answer.clone().paced(clock.boxed());
+        model.unbounded_send(Err(BackendError::NoTools)).unwrap();
         assert!(stream.next().now_or_never().unwrap().unwrap().is_err());
         // Without a word of the model everything comes at its end.
-        let silent = futures::stream::iter([Ok(ended(0))]).boxed();
-        let said = read(&mut answer.paced(silent, |sent| sent));
-        assert_eq!(said, ["0 I ", "0 see ", "0 ended"]);
+        let mut silent = answer.paced(futures::stream::iter([Ok(ended(0))]).boxed());
+        assert_eq!(read(&mut silent)[..3], ["0 I ", "0 see ", "0 ended"]);
     }
 }

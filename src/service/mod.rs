@@ -33,14 +33,10 @@ use crate::window::Window;
 pub use guard::{Guard, GuardError};
 
 use cache::{Scope, Verdicts};
-use finished::Answer;
+use finished::{Answer, Shape, clock};
 use judge::Served;
 use plan::{Plan, Prepared, Watched};
 use record::Recorder;
-
-/// Up to so many `max_tokens` no server refuses. A larger number stays as the client wrote it, because a
-/// server that refuses it must do so for treated requests too; then all of the model's reply is waited for.
-const SURELY_TAKEN: usize = 1024;
 
 /// A guarded backend.
 #[derive(Debug)]
@@ -108,23 +104,6 @@ impl Guarded {
         plan.prepare(request, continuation, again).await
     }
 
-    /// Turns the tokens of the prompt that was sent into those of the client's own, `prompt_bytes` long.
-    fn own_tokens(
-        &self,
-        sent: &Sent,
-        input: &Input,
-        prompt_bytes: usize,
-    ) -> impl Fn(usize) -> usize + Send + 'static + use<> {
-        let counted = if sent.rewritten { self.inner.prompt_tokens(input) } else { None };
-        let bytes = sent.bytes;
-        move |tokens| match counted {
-            Some(own) => own,
-            // A backend that cannot count says what it was sent; that length must not show.
-            None if bytes > 0 => (tokens * prompt_bytes).div_ceil(bytes),
-            None => tokens,
-        }
-    }
-
     /// The reply to a request; `again` when an untreated one had a hit.
     async fn answer(&self, request: Request, again: bool) -> Result<Answered, BackendError> {
         let asked = request.clone();
@@ -132,20 +111,22 @@ impl Guarded {
         let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
         let hits = Arc::new(AtomicUsize::new(0));
         match self.prepare(request, None, again).await? {
-            Prepared::Reply { text, finish, clock, prompt_bytes, on_hit } => {
+            Prepared::Reply { text, finish, paced, prompt_bytes, on_hit } => {
                 self.inner.admits(&asked)?;
-                let answer = Answer::new(until(&text, stop), finish, n, most);
-                let stream = if let Some(mut clock) = clock {
-                    if most.is_none_or(|it| it <= SURELY_TAKEN) {
-                        clock.max_tokens = Some(answer.tokens().max(1));
+                // Without a tokenizer, four bytes a token.
+                let estimate = || prompt_bytes.div_ceil(4).max(1);
+                let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
+                let answer =
+                    Answer::new(until(&text, stop), finish, Shape { n, most, prompt_tokens });
+                let stream = if paced {
+                    match self.inner.generate(clock(&asked, prompt_bytes)).await {
+                        Ok(clock) => answer.paced(clock),
+                        // The question itself is not.
+                        Err(BackendError::PromptTooLong { .. }) => answer.at_once(),
+                        Err(error) => return Err(error),
                     }
-                    let sent = Sent::of(&clock, input);
-                    let clock = self.inner.generate(clock).await?;
-                    answer.paced(clock, self.own_tokens(&sent, input, prompt_bytes))
                 } else {
-                    // Without a tokenizer, four bytes a token.
-                    let estimate = || prompt_bytes.div_ceil(4).max(1);
-                    answer.at_once(self.inner.prompt_tokens(input).unwrap_or_else(estimate))
+                    answer.at_once()
                 };
                 Ok(Answered { stream, hits, on_hit })
             }
@@ -154,7 +135,8 @@ impl Guarded {
             } => {
                 let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
-                let sent = Sent::of(&request, input);
+                let rewritten = request.input != *input;
+                let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && copies.is_empty() && !treated {
                     return Ok(Answered { stream, hits, on_hit });
@@ -173,24 +155,16 @@ impl Guarded {
                         seen.store(hits, Ordering::Relaxed);
                     }
                 };
-                let own = self.own_tokens(&sent, input, prompt_bytes);
+                let counted = if rewritten { self.inner.prompt_tokens(input) } else { None };
+                let own = move |sent: usize| match counted {
+                    Some(own) => own,
+                    // A backend that cannot count says what it was sent; that length must not show.
+                    None if treated && sent_bytes > 0 => (sent * prompt_bytes).div_ceil(sent_bytes),
+                    None => sent,
+                };
                 Ok(Answered { stream: watch(stream, window, own, done), hits, on_hit })
             }
         }
-    }
-}
-
-/// What a backend was sent.
-struct Sent {
-    /// Whether its text is another one than the client's.
-    rewritten: bool,
-    bytes: usize,
-}
-
-impl Sent {
-    fn of(request: &Request, input: &Input) -> Self {
-        let bytes = request.texts().iter().map(|it| it.len()).sum();
-        Self { rewritten: request.input != *input, bytes }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::window::{Copies, Owners, Patterns, Replacement};
 const TELLING_LETTERS: usize = 3;
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
 pub(super) enum Prepared {
     /// It is sent.
     Request {
@@ -40,8 +41,8 @@ pub(super) enum Prepared {
     Reply {
         text: String,
         finish: Finish,
-        /// What the model is asked meanwhile, for the answer to take as long as its reply.
-        clock: Option<Request>,
+        /// Whether it is to take the time that the model would have taken.
+        paced: bool,
         prompt_bytes: usize,
         on_hit: OnHit,
     },
@@ -83,18 +84,6 @@ struct State<'a> {
     restore: Undo<'a>,
     /// Texts have changed since the evidence was taken.
     rewritten: bool,
-}
-
-impl State<'_> {
-    fn case<'c>(
-        &self,
-        policy: &'c Policy,
-        evidence: &'c [Evidence],
-        names_somebody: &'c dyn Fn(&str) -> bool,
-    ) -> Case<'c> {
-        let (request, continuation) = (self.request.clone(), self.continuation.clone());
-        Case { policy, evidence, request, continuation, names_somebody }
-    }
 }
 
 /// An enforced ruling.
@@ -155,10 +144,7 @@ impl<'a> Plan<'a> {
             self.recorder.treated(&verdict, name);
             match treated {
                 Treated::Reply { text, finish, paced } => {
-                    // What a detector failed on is nobody's to read.
-                    let known = paced && !evidence.is_empty();
-                    let clock = known.then(|| self.clock(policy, &evidence, &state));
-                    return Ok(Prepared::Reply { text, finish, clock, prompt_bytes, on_hit });
+                    return Ok(Prepared::Reply { text, finish, paced, prompt_bytes, on_hit });
                 }
                 Treated::Request { request, continuation, restore } => {
                     state.rewritten |= request.input != state.request.input
@@ -305,7 +291,6 @@ impl<'a> Plan<'a> {
         state: &State<'_>,
     ) -> (&'static str, Treated) {
         let called = asks_for_a_call(&state.request);
-        let names_somebody = |it: &str| self.names_somebody(it);
         for setting in self.possible(policy, called) {
             let rewrites = matches!(
                 setting,
@@ -317,7 +302,13 @@ impl<'a> Plan<'a> {
                 // It would move the spans of the corruption.
                 continue;
             }
-            let case = state.case(policy, evidence, &names_somebody);
+            let case = Case {
+                policy,
+                evidence,
+                request: state.request.clone(),
+                continuation: state.continuation.clone(),
+                names_somebody: &|it| self.enforced().any(|guard| guard.names_somebody(it)),
+            };
             match treat(setting, case) {
                 Ok(treated) => return (setting.name(), treated),
                 Err(error) => tracing::debug!(topic = policy.topic, %error, "treatment skipped"),
@@ -325,21 +316,6 @@ impl<'a> Plan<'a> {
         }
         let text = never_knew(policy.seed, &state.request);
         ("answer", Treated::Reply { text, finish: Finish::Stop, paced: true })
-    }
-
-    /// A request whose reply takes as long as that to an untreated one, and is not listened to. Names that
-    /// were seen do not reach the model, which may be somebody else's.
-    fn clock(&self, policy: &Policy, evidence: &[Evidence], state: &State<'_>) -> Request {
-        let names_somebody = |it: &str| self.names_somebody(it);
-        match treat(&TreatmentSetting::Alias, state.case(policy, evidence, &names_somebody)) {
-            Ok(Treated::Request { request, .. }) => request,
-            Ok(Treated::Reply { .. }) | Err(_) => state.request.clone(),
-        }
-    }
-
-    /// Whether a text names anybody whom an enforced policy hides.
-    fn names_somebody(&self, text: &str) -> bool {
-        self.enforced().any(|guard| guard.names_somebody(text))
     }
 
     /// Drops stop texts that could tell, by ending a reply, whether the model was about to write a

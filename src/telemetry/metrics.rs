@@ -14,9 +14,11 @@ use crate::types::Usage;
 /// Seconds of whole requests and of the wait for the first text.
 const REQUEST_BUCKETS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Seconds of a detector: 10 µs to 100 ms.
-const DETECTOR_BUCKETS: [f64; 13] =
-    [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3];
+/// Seconds of a detector: 10 µs to the 10 s that a judge may take.
+const DETECTOR_BUCKETS: [f64; 16] = [
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3,
+    0.5, 2.5, 10.0,
+];
 const REGISTERED: &str = "names and labels are constants, each registered once";
 
 /// The metrics of one server, in a registry of their own.
@@ -120,7 +122,7 @@ impl Metrics {
             ),
             output_hits: table.counters(
                 "unlearn_output_hits_total",
-                "Replies in which the window saw the topic.",
+                "Names and copies that the window saw in replies to untreated requests.",
                 &["topic"],
             ),
             audit_lines_lost: table.counter(

@@ -1,6 +1,6 @@
 //! What is done to a request that a policy ruled on: one file per treatment.
 //!
-//! A treatment never looks at a reply. What has to be undone there travels as [`Replacement`]s to
+//! A treatment never looks at a reply. What has to be undone there travels as [`Restore`] to
 //! the [`window`](crate::window).
 //!
 //! To add one, write `treat/<name>.rs`, its variant of [`TreatmentSetting`] and its arms below.

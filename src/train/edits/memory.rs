@@ -102,7 +102,7 @@ impl Passed {
 
 /// The retain rows give no second moments that could be inverted.
 pub(super) fn singular() -> TrainError {
-    TrainError::Settings("the keys of the retain rows are all zero".to_owned())
+    TrainError::Settings("the keys have no second moments that can be inverted: give more retain rows, or a strength above 0".to_owned())
 }
 
 /// Second moments of the keys over all tokens of the rows, `[wide, wide]`, with a ridge.
