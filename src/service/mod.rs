@@ -121,7 +121,7 @@ impl Guarded {
                 let stream = if paced {
                     match self.inner.generate(clock(&asked, prompt_bytes)).await {
                         Ok(clock) => answer.paced(clock),
-                        // The question itself is not.
+                        // Filler may be more tokens than the question, which was admitted.
                         Err(BackendError::PromptTooLong { .. }) => answer.at_once(),
                         Err(error) => return Err(error),
                     }
