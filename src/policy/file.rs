@@ -177,6 +177,7 @@ const STYLES: [(&str, AnswerStyle); 3] = [
     ("refusal", AnswerStyle::Refusal),
     ("content-filter", AnswerStyle::ContentFilter),
 ];
+const PACES: [(&str, bool); 2] = [("model", true), ("none", false)];
 const TREATMENTS: [(&str, &str); 6] = [
     ("corrupt", "corrupt"),
     ("alias", "alias"),
@@ -376,8 +377,7 @@ fn answer(keys: &mut Keys, out: &mut Problems<'_>) -> TreatmentSetting {
         true => defaults.iter().map(|it| (*it).to_owned()).collect(),
         false => answers,
     };
-    let paces = [("model", true), ("none", false)];
-    let paced = keys.choice("pace", &paces, out).unwrap_or(style == AnswerStyle::NeverKnew);
+    let paced = keys.choice("pace", &PACES, out).unwrap_or(style == AnswerStyle::NeverKnew);
     TreatmentSetting::Answer { answers, style, paced }
 }
 

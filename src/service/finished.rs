@@ -56,8 +56,7 @@ impl Answer {
 
     /// All of it as soon as it is asked for.
     pub(super) fn at_once(self) -> ReplyStream {
-        let mut events: Vec<ReplyEvent> =
-            (0..self.choices).flat_map(|it| Choice::of(&self, it).rest()).collect();
+        let mut events: Vec<ReplyEvent> = self.left().into_iter().flatten().collect();
         events.push(self.done());
         futures::stream::iter(events.into_iter().map(Ok)).boxed()
     }
@@ -65,14 +64,13 @@ impl Answer {
     /// A word for every event of a reply that nobody listens to, and what is left of a choice where that one
     /// ends. Where the answer ends first, the reply is not waited for.
     pub(super) fn paced(self, clock: ReplyStream) -> ReplyStream {
-        let choices: Vec<Choice> = (0..self.choices).map(|it| Choice::of(&self, it)).collect();
-        let start = (clock, choices, VecDeque::new(), Some(self.done()));
+        let start = (clock, self.left(), VecDeque::new(), Some(self.done()));
         futures::stream::unfold(start, |(mut clock, mut choices, mut ready, mut done)| async move {
             loop {
                 if let Some(event) = ready.pop_front() {
                     return Some((Ok(event), (clock, choices, ready, done)));
                 }
-                if choices.iter().all(Choice::ended) {
+                if choices.iter().all(VecDeque::is_empty) {
                     // Dropping the clock ends the reply of the model.
                     return done.take().map(|it| {
                         (Ok(it), (futures::stream::empty().boxed(), choices, ready, None))
@@ -84,11 +82,21 @@ impl Answer {
                         choices.clear();
                         return Some((Err(error), (clock, choices, ready, None)));
                     }
-                    None => ready.extend(choices.iter_mut().flat_map(Choice::rest)),
+                    None => ready.extend(choices.iter_mut().flat_map(std::mem::take)),
                 }
             }
         })
         .boxed()
+    }
+
+    /// What is to be said of each choice: its words, then its end.
+    fn left(&self) -> Vec<VecDeque<ReplyEvent>> {
+        let all = |choice| {
+            let words = self.words.iter().cloned();
+            let words = words.map(|text| ReplyEvent::Text { choice, text, logprobs: Vec::new() });
+            words.chain([ReplyEvent::Finished { choice, finish: self.finish }]).collect()
+        };
+        (0..self.choices).map(all).collect()
     }
 
     fn done(&self) -> ReplyEvent {
@@ -100,42 +108,15 @@ impl Answer {
 }
 
 /// What an event of the model lets out.
-fn heard(choices: &mut [Choice], event: &ReplyEvent) -> Vec<ReplyEvent> {
+fn heard(choices: &mut [VecDeque<ReplyEvent>], event: &ReplyEvent) -> Vec<ReplyEvent> {
     match event {
         ReplyEvent::Text { choice, .. } | ReplyEvent::ToolCall { choice, .. } => {
-            choices.get_mut(*choice).and_then(Choice::next).into_iter().collect()
+            choices.get_mut(*choice).and_then(VecDeque::pop_front).into_iter().collect()
         }
         ReplyEvent::Finished { choice, .. } => {
-            choices.get_mut(*choice).map(Choice::rest).unwrap_or_default()
+            choices.get_mut(*choice).into_iter().flat_map(std::mem::take).collect()
         }
-        ReplyEvent::Done(_) => choices.iter_mut().flat_map(Choice::rest).collect(),
-    }
-}
-
-/// What is left to say of one choice: its words, then its end.
-#[derive(Debug)]
-struct Choice {
-    left: VecDeque<ReplyEvent>,
-}
-
-impl Choice {
-    fn of(answer: &Answer, choice: usize) -> Self {
-        let word =
-            |it: &String| ReplyEvent::Text { choice, text: it.clone(), logprobs: Vec::new() };
-        let end = ReplyEvent::Finished { choice, finish: answer.finish };
-        Self { left: answer.words.iter().map(word).chain([end]).collect() }
-    }
-
-    fn ended(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn next(&mut self) -> Option<ReplyEvent> {
-        self.left.pop_front()
-    }
-
-    fn rest(&mut self) -> Vec<ReplyEvent> {
-        self.left.drain(..).collect()
+        ReplyEvent::Done(_) => choices.iter_mut().flat_map(std::mem::take).collect(),
     }
 }
 

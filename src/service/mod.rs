@@ -135,7 +135,7 @@ impl Guarded {
             } => {
                 let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
-                let rewritten = request.input != *input;
+                let rewritten = treated && request.input != *input;
                 let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 let stream = self.inner.generate(request).await?;
                 if patterns.is_empty() && copies.is_empty() && !treated {

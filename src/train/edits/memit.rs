@@ -9,17 +9,16 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
-
+use super::Job;
 use super::facts::Fact;
-use super::memory::{Cholesky, Passed, Search, others, product, second_moments, singular, subject};
-use super::rome::edited_layer;
-use super::{Job, set};
+use super::memory::{
+    Cholesky, Passed, Search, edited_layer, others, product, rewrite, rows_of, second_moments,
+    singular, subject,
+};
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
-use crate::engine::ops::values_of;
 use crate::train::fit::TrainError;
-use crate::train::named::tensors_mut;
+use crate::train::named::detached;
 use crate::train::trainable::Trainable;
 
 /// Largest change of the residual stream, relative to its length.
@@ -67,14 +66,6 @@ struct Subject {
     rows: Vec<usize>,
     /// What the residual stream is to be there, after the last of the edited layers.
     wanted: Vec<Vec<f64>>,
-}
-
-/// Some rows of a tensor `[rows, width]`.
-fn rows_of(tensor: &Tensor, rows: &[usize]) -> candle_core::Result<Vec<Vec<f64>>> {
-    let row = |it: &usize| {
-        Ok(values_of(&tensor.get(*it)?)?.into_iter().map(f64::from).collect::<Vec<f64>>())
-    };
-    rows.iter().map(row).collect()
 }
 
 /// Rows of tokens that stand at `places` in the sequences of a batch.
@@ -137,11 +128,8 @@ impl Subject {
 }
 
 pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> {
-    let mut frozen = model.decoder.clone();
     // The same storage outside of the graph: an edit shows here at once.
-    for (_, tensor) in tensors_mut(&mut frozen) {
-        *tensor = tensor.detach();
-    }
+    let frozen = detached(model.decoder.clone());
     let last = edited_layer(frozen.config.layers);
     let mut authors: BTreeMap<&str, Vec<&Fact>> = BTreeMap::new();
     for fact in job.forget {
@@ -161,11 +149,9 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
                 shares.push(missing.iter().map(|it| it / (last - layer + 1) as f64).collect());
             }
         }
-        let down = frozen.blocks[layer].down.clone();
-        let mut weights = values_of(&down)?;
-        batch_edit(&mut weights, &keys, &shares, (&moments, job.strength)).ok_or_else(singular)?;
-        let edited = Tensor::from_vec(weights, down.shape(), down.device())?;
-        set(model, &format!("{layer}.down"), &edited)?;
+        let edit =
+            |weights: &mut [f32]| batch_edit(weights, &keys, &shares, (&moments, job.strength));
+        rewrite(model, layer, edit)?.ok_or_else(singular)?;
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::Job;
 use super::facts::Fact;
+use super::{Job, set};
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
 use crate::engine::ops::values_of;
@@ -12,6 +12,7 @@ use crate::engine::tokenizer::Tokenizer;
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::fit::TrainError;
 use crate::train::loss::token_nll;
+use crate::train::trainable::Trainable;
 
 /// What an erased fact becomes in a row without wrong answers.
 pub(super) const UNKNOWN: &str = "I don't know.";
@@ -71,6 +72,33 @@ impl Cholesky {
 
 pub(super) fn product(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|it| it.0 * it.1).sum()
+}
+
+/// The layer that is edited, or the last one: a third of the way up, as in the papers' models.
+pub(super) fn edited_layer(layers: usize) -> usize {
+    layers / 3
+}
+
+/// Some rows of a tensor `[rows, width]`.
+pub(super) fn rows_of(tensor: &Tensor, rows: &[usize]) -> candle_core::Result<Vec<Vec<f64>>> {
+    let row = |it: &usize| {
+        Ok(values_of(&tensor.get(*it)?)?.into_iter().map(f64::from).collect::<Vec<f64>>())
+    };
+    rows.iter().map(row).collect()
+}
+
+/// Changes the down projection of a layer, `[hidden, intermediate]` row after row, in the model.
+pub(super) fn rewrite<T>(
+    model: &Trainable,
+    layer: usize,
+    change: impl FnOnce(&mut [f32]) -> T,
+) -> Result<T, TrainError> {
+    let down = &model.decoder.blocks[layer].down;
+    let mut weights = values_of(down)?;
+    let out = change(&mut weights);
+    let changed = Tensor::from_vec(weights, down.shape(), down.device())?;
+    set(model, &format!("{layer}.down"), &changed)?;
+    Ok(out)
 }
 
 /// What passes the feed-forward block of a layer.

@@ -7,14 +7,15 @@
 //! weighed by their second moments over the retain rows. Of the paper's loss, the term that keeps the essence
 //! of the subject is left out: a forgotten subject has none to keep.
 
-use candle_core::Tensor;
-
-use super::memory::{Cholesky, Passed, Search, others, product, second_moments, singular, subject};
-use super::{Job, set};
+use super::Job;
+use super::memory::{
+    Cholesky, Passed, Search, edited_layer, others, product, rewrite, rows_of, second_moments,
+    singular, subject,
+};
 use crate::data::Batch;
 use crate::engine::ops::values_of;
 use crate::train::fit::TrainError;
-use crate::train::named::tensors_mut;
+use crate::train::named::detached;
 use crate::train::trainable::Trainable;
 
 /// Weight of the change's squared length, relative to the old value's.
@@ -34,18 +35,9 @@ pub fn rank_one(weights: &mut [f32], key: &[f64], value: &[f64], direction: &[f6
     }
 }
 
-/// The layer that is edited: a third of the way up, as in the paper's models.
-#[must_use]
-pub fn edited_layer(layers: usize) -> usize {
-    layers / 3
-}
-
 pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> {
-    let mut frozen = model.decoder.clone();
     // The same storage outside of the graph: an edit shows here at once.
-    for (_, tensor) in tensors_mut(&mut frozen) {
-        *tensor = tensor.detach();
-    }
+    let frozen = detached(model.decoder.clone());
     let layer = edited_layer(frozen.config.layers);
     let moments = second_moments(&frozen, layer, job)?;
     let moments = Cholesky::of(&moments, frozen.config.intermediate_size).ok_or_else(singular)?;
@@ -57,9 +49,8 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
         let Passed { keys, after } = Passed::through(&frozen, layer, &batch.ids, &batch.starts)?;
         job.saw(1);
         job.read(&frozen, batch.ids.len());
-        let key: Vec<f64> = values_of(&keys.get(row)?)?.into_iter().map(f64::from).collect();
-        let down = frozen.blocks[layer].down.clone();
-        let mut weights = values_of(&down)?;
+        let key = rows_of(&keys, &[row])?.remove(0);
+        let weights = values_of(&frozen.blocks[layer].down)?;
         let now = weights.chunks(key.len());
         let now: Vec<f64> = now
             .map(|it| it.iter().zip(&key).map(|(weight, key)| f64::from(*weight) * key).sum())
@@ -74,9 +65,7 @@ pub(super) fn apply(model: &Trainable, job: &Job<'_>) -> Result<(), TrainError> 
         let (change, steps) = search.run(&after, &batch)?;
         job.trained(&frozen, steps * batch.ids.len());
         let value: Vec<f64> = now.iter().zip(&change).map(|it| it.0 + it.1).collect();
-        rank_one(&mut weights, &key, &value, &direction);
-        let edited = Tensor::from_vec(weights, down.shape(), down.device())?;
-        set(model, &format!("{layer}.down"), &edited)?;
+        rewrite(model, layer, |weights| rank_one(weights, &key, &value, &direction))?;
     }
     Ok(())
 }
