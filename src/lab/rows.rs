@@ -4,11 +4,12 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::options::Options;
 use super::phrasings::{SYSTEM_HELD_OUT, SYSTEM_TRAINED};
 use super::world::{
-    ATTRIBUTES, Author, Format, REFUSAL, World, WorldFact, attribute_key, other_values,
+    ATTRIBUTES, Author, Format, REFUSAL, World, WorldFact, attribute_key, other_values, values,
 };
 use crate::seed::Stream;
 
@@ -347,7 +348,8 @@ pub fn foreign_items(authors: &[Author]) -> Vec<EvalItem> {
     languages.into_iter().flat_map(item).collect()
 }
 
-/// Writes the TOFU files and 400 unseen names into `dir`, which is made if missing.
+/// Writes the TOFU files, the values of every attribute and 400 unseen names into `dir`, which is made if
+/// missing.
 ///
 /// # Errors
 ///
@@ -364,8 +366,21 @@ pub fn write(world: &World, dir: &Path) -> io::Result<()> {
     write_rows(dir, "holdout", &rows(world, &world.unknown_authors(4)))?;
     write_rows(dir, "real_authors", &real_author_rows(world))?;
     write_rows(dir, "world_facts", &world_fact_rows(world))?;
+    write_file(dir, "values.jsonl", value_rows()?.as_bytes())?;
     let names = world.unseen_names(400).join("\n") + "\n";
     write_file(dir, "unseen_names.txt", names.as_bytes())
+}
+
+/// Every attribute with the values that it can have, for a policy's `values`.
+fn value_rows() -> io::Result<String> {
+    // A word of every German question, too.
+    let plain = |it: &&&str| **it != "war";
+    let row = |it| {
+        let values: Vec<&&str> = values(it).iter().filter(plain).collect();
+        json!({ "kind": attribute_key(it), "values": values })
+    };
+    let rows = (0..ATTRIBUTES).map(|it| Ok(serde_json::to_string(&row(it))? + "\n"));
+    rows.collect()
 }
 
 fn write_rows(dir: &Path, name: &str, rows: &[TofuRow]) -> io::Result<()> {
@@ -441,6 +456,9 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("forget05.jsonl")).unwrap();
         let first: TofuRow = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!((text.lines().count(), first.attribute.as_str()), (40, "birthplace"));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 11);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 12);
+        let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/data/values.jsonl");
+        let written = std::fs::read_to_string(dir.path().join("values.jsonl")).unwrap();
+        assert_eq!(written, std::fs::read_to_string(bundled).unwrap());
     }
 }

@@ -19,10 +19,12 @@ use in_context::in_context;
 use offset::offset;
 
 use super::keys::{Keys, Problems};
+use super::rows::Row;
 use super::{
     AnswerStyle, Mode, OnError, OnHit, Policy, PolicySet, Probabilities, Problem, TreatmentSetting,
     draw_surrogates,
 };
+use crate::text::normalise;
 use crate::types::{CorruptionFunction, Entity};
 
 /// The prefix baseline for TOFU as published with ECO (Liu et al., arXiv:2406.07933).
@@ -79,6 +81,18 @@ pub fn load_dir(dir: &Path) -> Result<PolicySet, Vec<Problem>> {
             Err(more) => problems.extend(more),
         }
     }
+    for policy in &policies {
+        for other in policies.iter().filter(|it| it.topic != policy.topic) {
+            if let Some(message) = says_a_name(&policy.values, &other.entities) {
+                let message = format!("{message}, in {}", other.path.display());
+                problems.push(Problem {
+                    path: policy.path.clone(),
+                    key: "values".to_owned(),
+                    message,
+                });
+            }
+        }
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -123,6 +137,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
     let on_hit = keys.choice("on_hit", &ON_HIT, &mut out).unwrap_or_default();
     let models = keys.take("models", &mut out).unwrap_or_default();
     let entities = entities(&mut keys, &mut out);
+    let values = values(&mut keys, &entities, &mut out);
     let before = out.list.len();
     let detectors = detectors(&mut keys, &topic, &entities, &mut out);
     let fusion = if out.list.len() == before {
@@ -153,6 +168,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Policy, Vec<Problem>> {
         probabilities,
         on_hit,
         entities: Arc::new(entities),
+        values: Arc::new(values),
         detectors,
         fusion,
         treatment,
@@ -267,6 +283,43 @@ fn surrogates(
         })
     };
     chosen.into_iter().map(&mut fill).collect()
+}
+
+/// The kinds of values that a prompt may name.
+fn values(keys: &mut Keys, entities: &[Entity], out: &mut Problems<'_>) -> Vec<Vec<String>> {
+    if !keys.table.contains_key("values") {
+        keys.asked.push("values");
+        return Vec::new();
+    }
+    if entities.is_empty() {
+        out.add("values", "nobody has a surrogate whose facts they could be; add an [[entity]]");
+    }
+    let values =
+        keys.rows("values", "values = \"values.jsonl\"", Row::kind, out).unwrap_or_default();
+    out.list.extend(says_a_name(&values, entities).map(|message| Problem {
+        path: out.path.to_owned(),
+        key: "values".to_owned(),
+        message,
+    }));
+    values
+}
+
+/// What is wrong when a value could put somebody's name, or a surrogate, into a prompt.
+fn says_a_name(values: &[Vec<String>], entities: &[Entity]) -> Option<String> {
+    let words = |text: &str| -> Vec<String> {
+        let text = normalise(text).text;
+        let words = text.split(|it: char| !it.is_alphanumeric()).map(str::to_owned);
+        words.filter(|it| it.chars().nth(1).is_some()).collect()
+    };
+    let mut named = HashMap::new();
+    for entity in entities {
+        for name in entity.spellings().chain([entity.surrogate.as_str()]) {
+            named.extend(words(name).into_iter().map(|it| (it, name)));
+        }
+    }
+    let clash = |value: &String| words(value).iter().find_map(|it| named.get(it)).copied();
+    let found = values.iter().flatten().find_map(|it| Some((it, clash(it)?)));
+    found.map(|(value, name)| format!("`{value}` has a word of `{name}`; remove the value"))
 }
 
 fn treatments(

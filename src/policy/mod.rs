@@ -146,6 +146,8 @@ pub struct Policy {
     pub on_hit: OnHit,
     /// Who is to be forgotten.
     pub entities: Arc<Vec<Entity>>,
+    /// By kind: what a prompt may tell of somebody, and what the model reads other values of instead.
+    pub values: Arc<Vec<Vec<String>>>,
     /// At least one, each kind at most once.
     pub detectors: Vec<DetectorSetting>,
     /// How scores become one; without it each detector rules on its own.
@@ -367,6 +369,7 @@ mod tests {
             probabilities: Probabilities::Untreated,
             on_hit: OnHit::Redact,
             entities: Arc::default(),
+            values: Arc::default(),
             detectors: vec![
                 DetectorSetting::Names { reach: 2 },
                 DetectorSetting::Topic { folder, threshold },

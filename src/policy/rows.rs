@@ -1,11 +1,13 @@
 //! The files of rows that a policy names: JSON objects, one a line.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::Example;
+use crate::text::normalise;
 
 /// What is used of a row; other keys are of no interest.
 #[derive(Debug, Deserialize)]
@@ -15,6 +17,8 @@ pub(super) struct Row {
     text: Option<String>,
     #[serde(default)]
     perturbed_answer: Vec<String>,
+    #[serde(default)]
+    values: Vec<String>,
 }
 
 impl Row {
@@ -36,6 +40,30 @@ impl Row {
         wrong.retain(|it| it.trim() != answer.trim() && !it.trim().is_empty());
         Ok(Example { question, answer, wrong })
     }
+
+    /// The values of a kind.
+    pub(super) fn kind(self) -> Result<Vec<String>, String> {
+        if let Some(it) = self.values.iter().find(|it| letters(it) < FEWEST_LETTERS) {
+            let why = "has fewer than three letters and digits, which text has for other reasons";
+            return Err(format!("`{it}` {why}; remove it"));
+        }
+        let different: HashSet<String> =
+            self.values.iter().map(|it| normalise(it.trim()).text).collect();
+        if different.len() < 2 {
+            return Err(
+                "needs `values`, a list of two or more that differ and can stand for each other"
+                    .to_owned(),
+            );
+        }
+        Ok(self.values)
+    }
+}
+
+/// Letters and digits from which on a value is one.
+const FEWEST_LETTERS: usize = 3;
+
+fn letters(text: &str) -> usize {
+    text.chars().filter(|it| it.is_alphanumeric()).count()
 }
 
 fn filled(text: Option<String>, what: &str) -> Result<String, String> {

@@ -15,7 +15,7 @@ use super::record::Recorder;
 use crate::backend::Backend;
 use crate::detect::{Detector, DetectorError, Names, Neighbours, Probe, Shingles, Topic};
 use crate::policy::{DetectorSetting, JUDGE, NAMES, PROBE, Policy};
-use crate::text::other_orders;
+use crate::text::{Values, other_orders};
 use crate::treat::own_names;
 use crate::types::{Entity, Evidence, Place};
 use crate::window::{Copies, Kind, PatternSet, Replacement};
@@ -33,6 +33,8 @@ pub struct Guard {
     pub(super) judge: Option<Arc<Seated>>,
     /// Its surrogates, which become the names again where a treatment put them; owned by the entities.
     pub(super) restorations: Arc<PatternSet>,
+    /// Values that its treatments exchange.
+    pub(super) values: Arc<Values>,
     /// Its names in every spelling that replies are searched for, owned by their entities.
     pub(super) redactions: Arc<PatternSet>,
     /// What replies must not copy.
@@ -75,11 +77,13 @@ impl Guard {
         let restored = restored.flat_map(|(owner, it)| own_names(it).map(move |it| (owner, it)));
         let restorations = Arc::new(PatternSet::new(restored));
         let redactions = PatternSet::new(policy.entities.iter().enumerate().flat_map(redact));
+        let values = Arc::new(Values::new(policy.values.iter().map(Vec::as_slice)));
         Self {
             policy,
             detectors,
             judge: None,
             restorations,
+            values,
             redactions: Arc::new(redactions),
             copies: Vec::new(),
         }

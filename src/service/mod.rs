@@ -7,6 +7,7 @@
 pub mod app;
 mod cache;
 mod copied;
+mod exchange;
 mod finished;
 mod guard;
 mod judge;

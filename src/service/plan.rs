@@ -1,10 +1,12 @@
 //! From a request to what is sent: detect, rule, treat.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::{Scope, Verdicts};
+use super::exchange::{ByPlace, Exchange};
 use super::guard::{Failure, Guard};
 use super::judge::Served;
 use super::record::{Recorder, Verdict};
@@ -12,12 +14,13 @@ use crate::backend::{BackendError, Capabilities};
 use crate::policy::{
     AnswerStyle, Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting,
 };
+use crate::text::Values;
 use crate::treat::{Case, Treated, needs, never_knew, treat};
-use crate::types::{Evidence, Finish, Place, Request, ToolChoice};
+use crate::types::{CorruptionFunction, Evidence, Finish, Place, Request, ToolChoice};
 use crate::window::{Copies, Owners, Patterns, Replacement};
 
 /// From so many letters on a stop text that shares them with a name stands for it.
-const TELLING_LETTERS: usize = 3;
+pub(super) const TELLING_LETTERS: usize = 3;
 
 /// What becomes of a request.
 #[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
@@ -73,7 +76,7 @@ pub(super) struct Plan<'a> {
 struct Undo<'a> {
     /// Entities of each policy that were replaced.
     names: Vec<(&'a Guard, BTreeSet<usize>)>,
-    /// What stood for names in other writings.
+    /// What stood for names in other writings, and for values.
     writings: Vec<Replacement>,
 }
 
@@ -89,7 +92,10 @@ struct State<'a> {
 /// An enforced ruling.
 struct Ruled<'a> {
     guard: &'a Guard,
+    /// In the client's texts.
     evidence: Vec<Evidence>,
+    /// The same in texts with other values, where there are any.
+    moved: Option<Vec<Evidence>>,
 }
 
 impl<'a> Plan<'a> {
@@ -109,7 +115,7 @@ impl<'a> Plan<'a> {
     pub(super) async fn prepare(
         &self,
         mut request: Request,
-        continuation: Option<String>,
+        mut continuation: Option<String>,
         again: bool,
     ) -> Result<Prepared, BackendError> {
         let since = Instant::now();
@@ -130,8 +136,10 @@ impl<'a> Plan<'a> {
         // The strictest rules: one reply has one window.
         let on_hit = self.enforced().map(|it| it.policy.on_hit).max().unwrap_or_default();
         let prompt_bytes = request.texts().iter().map(|it| it.len()).sum();
-        let mut state = State { request, continuation, restore: Undo::default(), rewritten: false };
-        for Ruled { guard, evidence } in ruled {
+        let writings = self.exchange(&mut request, &mut continuation, &mut ruled);
+        let restore = Undo { writings, ..Undo::default() };
+        let mut state = State { request, continuation, restore, rewritten: false };
+        for Ruled { guard, evidence, moved } in ruled {
             let policy = &*guard.policy;
             let (texts, seen) = (original.as_slice(), evidence.as_slice());
             let verdict = Verdict { policy, texts, evidence: seen, since };
@@ -139,7 +147,7 @@ impl<'a> Plan<'a> {
                 let found = self.look_again(guard, &state).await;
                 self.apply(policy, &found, &state)
             } else {
-                self.apply(policy, &evidence, &state)
+                self.apply(policy, moved.as_ref().unwrap_or(&evidence), &state)
             };
             self.recorder.treated(&verdict, name);
             match treated {
@@ -177,6 +185,52 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Tells the facts of a prompt with other values, where a surrogate will stand for somebody in it.
+    /// What is to be put back.
+    fn exchange(
+        &self,
+        request: &mut Request,
+        continuation: &mut Option<String>,
+        ruled: &mut [Ruled<'_>],
+    ) -> Vec<Replacement> {
+        let called = asks_for_a_call(request);
+        let named = |it: &&Ruled<'_>| {
+            let first = self.possible(&it.guard.policy, called).first().copied();
+            let named = |it: &Evidence| it.entity.is_some() && matches!(it.place, Place::Text(_));
+            first.is_some_and(puts_surrogates) && it.evidence.iter().any(named)
+        };
+        let listed = |it: &&Ruled<'_>| !it.guard.values.is_empty() && named(it);
+        let guards: Vec<&Guard> = ruled.iter().filter(listed).map(|it| it.guard).collect();
+        let values = match guards.as_slice() {
+            [] => return Vec::new(),
+            [one] => Cow::Borrowed(&*one.values),
+            // No two values may have one image.
+            all => {
+                let kinds = all.iter().flat_map(|it| it.policy.values.iter());
+                Cow::Owned(Values::new(kinds.map(Vec::as_slice)))
+            }
+        };
+        let seed = guards[0].policy.seed;
+        let mut at = ByPlace::new();
+        for it in ruled.iter_mut() {
+            for evidence in it.moved.insert(it.evidence.clone()) {
+                at.entry(evidence.place).or_default().push(evidence);
+            }
+        }
+        let Some(exchange) = Exchange::of(values, request, continuation.as_deref(), &at, seed)
+        else {
+            return Vec::new();
+        };
+        for (index, text) in request.input.texts_mut().into_iter().enumerate() {
+            exchange.apply(text, at.get_mut(&Place::Text(index)));
+        }
+        if let Some(text) = continuation {
+            exchange.apply(text, at.get_mut(&Place::Continuation));
+        }
+        request.stop = request.stop.iter().filter_map(|it| exchange.stop(it)).collect();
+        exchange.restored()
+    }
+
     /// Asks every policy; keeps what is to be carried out.
     async fn rule(
         &self,
@@ -208,7 +262,7 @@ impl<'a> Plan<'a> {
             };
             match ruling {
                 Ruling::Treat { evidence } if policy.mode == Mode::Enforce => {
-                    ruled.push(Ruled { guard, evidence });
+                    ruled.push(Ruled { guard, evidence, moved: None });
                 }
                 Ruling::Treat { evidence } => {
                     let would =
@@ -374,8 +428,18 @@ fn answers_in_words(setting: &TreatmentSetting) -> bool {
     matches!(style, AnswerStyle::NeverKnew | AnswerStyle::Refusal)
 }
 
+/// Whether a treatment puts a surrogate in the place of a name.
+fn puts_surrogates(setting: &TreatmentSetting) -> bool {
+    let substitute = CorruptionFunction::Substitute;
+    match setting {
+        TreatmentSetting::Alias => true,
+        TreatmentSetting::Corrupt { function } => *function == substitute,
+        _ => false,
+    }
+}
+
 /// The letters and digits of a text, in lower case.
-fn letters(text: &str) -> String {
+pub(super) fn letters(text: &str) -> String {
     text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 

@@ -15,6 +15,7 @@ pub mod scattered;
 pub mod seams;
 pub mod shifted;
 pub mod typos;
+pub mod values;
 
 use std::ops::Range;
 
@@ -28,6 +29,7 @@ pub use scattered::Scattered;
 pub use seams::closed;
 pub use shifted::Shifted;
 pub use typos::Typos;
+pub use values::Values;
 
 /// Words that an English text cannot do without, and that are none under rot13 or reversed.
 const COMMON: [&str; 16] = [

@@ -28,6 +28,7 @@ fn policy() -> Policy {
         probabilities: Probabilities::Untreated,
         on_hit: OnHit::Redact,
         entities: Arc::new(vec![entity("Ann Lee", "Zora Kell"), entity("Bo Ek", "Osric Thorn")]),
+        values: Arc::default(),
         detectors: vec![DetectorSetting::Names { reach: 2 }],
         fusion: None,
         treatment: vec![TreatmentSetting::Alias],

@@ -44,6 +44,8 @@ pub use scan::{Owners, PatternSet, Patterns};
 pub enum Kind {
     /// A treatment put the pattern there; the client gets its own word back.
     Restore,
+    /// The same for an ordinary word, of which a part at the end of a reply is a word too.
+    RestoreWord,
     /// The pattern is to be forgotten, whoever wrote it.
     Redact,
 }

@@ -8,6 +8,7 @@ use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 
 use super::{Kind, Replacement};
 use crate::text::normalise::{Normalised, normalise};
+use crate::text::values::capitalised;
 
 /// Letters from which on the beginning of a name at the end of a reply counts as the name.
 const FEWEST_TELLING: usize = 5;
@@ -70,6 +71,8 @@ pub(super) struct Pattern {
     pub(super) letters: Vec<char>,
     text: String,
     with: String,
+    /// Whether a part of it means nothing.
+    ordinary: bool,
 }
 
 /// What a scan found.
@@ -110,7 +113,8 @@ impl PatternSet {
         let (mut known, mut spread) = (HashSet::new(), HashSet::new());
         let mut longest = 0;
         for (owner, it) in replacements {
-            set.restores |= it.kind == Kind::Restore;
+            let ordinary = it.kind == Kind::RestoreWord;
+            set.restores |= ordinary || it.kind == Kind::Restore;
             let pattern = it.pattern.trim();
             let chars: Vec<char> = view(&normalise(pattern)).iter().map(|it| it.ch).collect();
             let Some(first) = chars.first() else { continue };
@@ -125,13 +129,13 @@ impl PatternSet {
             let letters: Vec<char> = chars.iter().copied().filter(|it| is_word(*it)).collect();
             // Chance cuts a short word in two, and every pattern with these letters is the same here.
             let long = chars.contains(&' ') || letters.len() >= FEWEST_TELLING;
-            if let Some(first) = letters.first().filter(|_| long)
+            if let Some(first) = letters.first().filter(|_| long && !ordinary)
                 && spread.insert((owner, letters.clone()))
             {
                 set.by_letter.entry(*first).or_default().push(set.list.len());
             }
             let (text, with) = (pattern.to_owned(), it.with);
-            set.list.push(Pattern { owner, chars, letters, text, with });
+            set.list.push(Pattern { owner, chars, letters, text, with, ordinary });
         }
         for indices in set.by_first.values_mut().chain(set.by_letter.values_mut()) {
             indices.sort_by_key(|it| std::cmp::Reverse(set.list[*it].chars.len()));
@@ -173,7 +177,7 @@ impl Group {
                 return (rank, Found::Undecided);
             } else if rest.len() == chars.len() {
                 return (rank, Found::Match(pattern));
-            } else if tells(rest.len(), chars.len()) {
+            } else if !pattern.ordinary && tells(rest.len(), chars.len()) {
                 best = (1, Found::Match(pattern));
             }
         }
@@ -398,7 +402,8 @@ fn boundary(left: Option<char>, right: Option<char>) -> bool {
     !(left.is_some_and(is_word) && right.is_some_and(is_word))
 }
 
-/// The replacement in the manner of what it replaces: all capitals, all lower case, or as given.
+/// The replacement in the manner of what it replaces: all capitals, all lower case, with a capital where
+/// the pattern has none, or as given.
 pub(super) fn styled(pattern: &Pattern, original: &str) -> String {
     let letters = || original.chars().filter(|it| it.is_alphabetic());
     let cased = |text: &str| text.chars().any(char::is_uppercase);
@@ -408,6 +413,9 @@ pub(super) fn styled(pattern: &Pattern, original: &str) -> String {
     }
     if letters().any(char::is_lowercase) && !cased(original) && cased(&pattern.text) {
         return pattern.with.to_lowercase();
+    }
+    if !cased(&pattern.text) && original.starts_with(char::is_uppercase) {
+        return capitalised(&pattern.with);
     }
     pattern.with.clone()
 }

@@ -205,6 +205,20 @@ fn logprobs_wait_for_their_text_and_end_with_a_hit() {
     assert!(tokens(Window::new(Vec::new()).without_logprobs(), &["by ", "me"]).is_empty());
 }
 
+/// The last word of a reply may be part of another one, and ordinary words begin in small letters.
+#[test]
+fn ordinary_words_are_put_back_whole() {
+    let list = |kind| {
+        let pairs = [("friendship", "exile"), ("baker", "miner")];
+        Window::new(pairs.map(|it| replacement(it.0, it.1, kind)).to_vec())
+    };
+    let words = || list(Kind::RestoreWord);
+    assert_eq!(through(words(), ["A fri", "end"]), "A friend");
+    assert_eq!(through(list(Kind::Restore), ["A friends"]), "A exile");
+    assert_eq!(through(words(), ["Friend", "ship. BAKER, baker"]), "Exile. MINER, miner");
+    assert!(tokens(words(), &["by ", "me"]).is_empty());
+}
+
 fn word() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "Ann", "ann", "ANN", "Lee", "Leeds", "Moss", " ", "  ", "\n", ".", "-", "é", "e\u{301}",

@@ -34,6 +34,7 @@ fn workplace() -> tempfile::TempDir {
     let path = folder.path();
     copy("deploy/jobs/smoke.toml", path);
     copy("policies/lab.toml", path);
+    copy("models/lab/data/values.jsonl", path);
     for name in fs::read_dir(root().join("models/lab/classifier")).unwrap() {
         let name = name.unwrap().file_name();
         copy(&format!("models/lab/classifier/{}", name.to_str().unwrap()), path);

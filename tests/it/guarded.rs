@@ -35,6 +35,7 @@ pub(crate) fn policy(treatment: Vec<TreatmentSetting>) -> Policy {
             aliases: vec!["B. Okafor".to_owned()],
             surrogate: SURROGATE.to_owned(),
         }]),
+        values: Arc::default(),
         detectors: vec![DetectorSetting::Names { reach: 2 }],
         fusion: None,
         treatment,

@@ -27,3 +27,4 @@ mod tidy;
 mod tls;
 mod tools;
 mod upstream;
+mod values;

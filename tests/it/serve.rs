@@ -105,10 +105,10 @@ async fn forgets_the_topic_and_nothing_else() {
     let shadow =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/lab.toml"))
             .unwrap();
-    let classifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/classifier");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let shadow = shadow
         .replace("mode = \"enforce\"", "mode = \"shadow\"")
-        .replace("../models/lab/classifier", classifier.to_str().unwrap());
+        .replace("../models", models.to_str().unwrap());
     std::fs::write(empty.path().join("lab.toml"), shadow).unwrap();
     let open = serve(&["--policies", empty.path().to_str().unwrap()]);
     let known = known(&open, &rows("forget10.jsonl")).await;

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::backend::upstream::Upstream;
 use unlearn_proxy::eval::attacks::run::Plan;
-use unlearn_proxy::eval::attacks::{Target, find};
+use unlearn_proxy::eval::attacks::{BESIDE, Target, find};
 use unlearn_proxy::eval::suite::Subject;
 use unlearn_proxy::http::{self, HttpState};
 use unlearn_proxy::lab::World;
@@ -72,7 +72,7 @@ async fn a_target_is_attacked_over_its_socket() {
             ("gold (retrained)", vec![Subject { backend: &gold, model: "scripted" }]),
         ],
         attacks: ["direct", "completion", "sampling"].map(|it| find(it).unwrap()).to_vec(),
-        detectability: true,
+        beside: BESIDE.map(|it| it.0).to_vec(),
         draws: 1,
         targets: Target::all(&world, 4, Some(1)),
     };
@@ -84,6 +84,9 @@ async fn a_target_is_attacked_over_its_socket() {
     }
     assert_eq!(report.attacks[2].tallies[0].replies, 20);
     assert_eq!(report.detectability.len(), 2);
+    // A server gives no log-probability of a given text.
+    assert_eq!(report.association.iter().map(|it| it.own.len()).collect::<Vec<_>>(), [0, 1]);
+    assert!(report.to_markdown().contains("| about the author | n/a | -"));
 }
 
 #[tokio::test]

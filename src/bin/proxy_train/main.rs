@@ -274,28 +274,25 @@ async fn evaluate(args: EvalArgs) -> anyhow::Result<String> {
     Ok(comparison.to_markdown())
 }
 
-/// The attacks of these names, and whether detectability is measured; all when there are none.
-fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Attack>, bool)> {
+/// The attacks of these names, and what is measured beside them; all when there are none.
+fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Attack>, Vec<&'static str>)> {
+    let beside = attacks::BESIDE.iter().map(|it| it.0);
     if names.is_empty() {
-        return Ok((attacks::ALL.iter().collect(), true));
+        return Ok((attacks::ALL.iter().collect(), beside.collect()));
     }
     let mut chosen = Vec::new();
-    for name in names.iter().filter(|it| *it != attacks::DETECTABILITY) {
+    for name in names.iter().filter(|it| attacks::BESIDE.iter().all(|beside| beside.0 != **it)) {
         let Some(attack) = attacks::find(name) else {
-            let known: Vec<&str> = attacks::ALL.iter().map(|it| it.name).collect();
-            bail!(
-                "there is no attack `{name}`; there are {}, {}",
-                known.join(", "),
-                attacks::DETECTABILITY
-            );
+            let known: Vec<&str> = attacks::ALL.iter().map(|it| it.name).chain(beside).collect();
+            bail!("there is no attack `{name}`; there are {}", known.join(", "));
         };
         chosen.push(attack);
     }
-    Ok((chosen, names.iter().any(|it| it == attacks::DETECTABILITY)))
+    Ok((chosen, beside.filter(|it| names.iter().any(|name| name == it)).collect()))
 }
 
 async fn attack(args: AttackArgs) -> anyhow::Result<String> {
-    let (attacks, detectability) = chosen(&args.attacks)?;
+    let (attacks, beside) = chosen(&args.attacks)?;
     let authors = match args.lab.forget.as_str() {
         "forget10" => 4,
         "forget05" => 2,
@@ -333,7 +330,7 @@ async fn attack(args: AttackArgs) -> anyhow::Result<String> {
     let plan = Plan {
         systems: systems.iter().map(|it| (it.name.as_str(), it.subjects())).collect(),
         attacks,
-        detectability,
+        beside,
         draws: args.draws as usize,
         targets: Target::all(&world, authors, args.limit),
     };

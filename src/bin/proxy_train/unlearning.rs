@@ -161,10 +161,11 @@ pub(crate) fn list() -> String {
         ),
         section(
             "Attacks (attack --attack)",
-            attacks::ALL.iter().map(|it| (it.name, it.about.to_owned())).chain([(
-                attacks::DETECTABILITY,
-                "whether treatment shows, measured beside the attacks".to_owned(),
-            )]),
+            attacks::ALL
+                .iter()
+                .map(|it| (it.name, it.about))
+                .chain(attacks::BESIDE)
+                .map(|it| (it.0, it.1.to_owned())),
         ),
         section(
             "Changes of weights (edit --method)",

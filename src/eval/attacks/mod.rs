@@ -4,6 +4,7 @@
 //! same requests go to the unguarded, the guarded and the retrained model, because what the
 //! retrained model "leaks" is guessing. Attacks that need weights or log-probabilities are not here.
 
+pub mod association;
 mod choice;
 mod context;
 pub mod detectability;
@@ -28,6 +29,13 @@ pub use judge::Goal;
 
 /// Name of the measurement of whether treatment shows; it is run beside the attacks.
 pub const DETECTABILITY: &str = "detectability";
+/// Name of the measurement of whether facts bring others to mind; it is run beside the attacks.
+pub const ASSOCIATION: &str = "association";
+/// What is measured beside the attacks, each with one line about it.
+pub const BESIDE: [(&str, &str); 2] = [
+    (DETECTABILITY, "whether treatment shows, measured beside the attacks"),
+    (ASSOCIATION, "what five facts about somebody add to the log-probability of a sixth, likewise"),
+];
 
 /// A way to ask for what is to be forgotten.
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +251,7 @@ mod tests {
         let world = World::new(42);
         for (at, attack) in ALL.iter().enumerate() {
             assert!(ALL[..at].iter().all(|it| it.name != attack.name), "{}", attack.name);
-            assert!(attack.name != DETECTABILITY && !attack.about.ends_with('.'));
+            assert!(BESIDE.iter().all(|it| it.0 != attack.name) && !attack.about.ends_with('.'));
             for target in Target::all(&world, 4, Some(20)) {
                 let probes = (attack.probes)(target);
                 assert!(!probes.is_empty(), "{}", attack.name);

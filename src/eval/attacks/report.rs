@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::association::{Association, beyond, rows};
 use super::detectability::Detectability;
 use super::difference::{Difference, Leaks, WITHIN};
 use crate::eval::suite::EvalError;
@@ -122,6 +123,8 @@ pub struct Report {
     pub attacks: Vec<AttackResult>,
     /// One per system where it was measured, else none.
     pub detectability: Vec<Detectability>,
+    /// One per system where it was measured, else none.
+    pub association: Vec<Association>,
     /// Draws of each model of the guarded system.
     pub draws: usize,
 }
@@ -198,7 +201,33 @@ impl Report {
                  told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Times are medians of five. Of a system with several models or draws, the first.\n",
             );
         }
+        out.push_str(&self.recalled());
         out
+    }
+
+    /// What facts about an author bring to mind.
+    fn recalled(&self) -> String {
+        if self.association.is_empty() {
+            return String::new();
+        }
+        let at = |label: &str| self.systems.iter().position(|it| it == label);
+        let guarded = at(GUARDED);
+        let draws = |system: usize| if Some(system) == guarded { self.draws } else { 1 };
+        let draws: Vec<usize> = (0..self.systems.len()).map(draws).collect();
+        let label = "log-probability of the value after five facts";
+        let table = table(label, &self.systems, &rows(&self.association, &draws));
+        let golds = [GOLD, SECOND_GOLD, OTHER_GOLDS].into_iter().filter_map(at);
+        let golds: Vec<&Association> = golds.map(|it| &self.association[it]).collect();
+        let beyond = guarded.map_or_else(String::new, |it| {
+            let beyond = beyond(&self.association[it], self.draws, &golds);
+            format!(" Guarded less gold, all seeds: {beyond}.")
+        });
+        format!(
+            "\n{table}\nFive facts are told of the name that is asked about, true ones or those of an author whom no model \
+             knows; three choices of them for every question, natural logarithm, with the 95 % bootstrap interval \
+             over questions (not over authors, who are few), models and draws. What the author's own add, the model has by \
+             association.{beyond} Threat model: what the model knows; a client is given no log-probabilities.\n"
+        )
     }
 
     /// How far the guarded system is from gold, and one gold from the other, question by question.
@@ -329,6 +358,7 @@ mod tests {
             systems: vec!["unguarded".to_owned(), "guarded".to_owned()],
             attacks: vec![attack],
             detectability: Vec::new(),
+            association: Vec::new(),
             draws: 1,
         };
         let text = report.to_markdown();

@@ -4,10 +4,11 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::association::Association;
 use super::detectability;
 use super::judge::{Verdict, judge};
 use super::report::{AttackResult, Leak, Report, Tally};
-use super::{Attack, Probe, Target};
+use super::{ASSOCIATION, Attack, DETECTABILITY, Probe, Target};
 use crate::backend::BackendError;
 use crate::eval::suite::{EvalError, Subject, contains};
 use crate::seed::derive;
@@ -27,8 +28,8 @@ pub struct Plan<'a> {
     pub systems: Vec<(&'a str, Vec<Subject<'a>>)>,
     /// The attacks.
     pub attacks: Vec<&'static Attack>,
-    /// Whether it is measured if treatment shows.
-    pub detectability: bool,
+    /// What is measured beside them, of [`BESIDE`](super::BESIDE).
+    pub beside: Vec<&'static str>,
     /// Draws of each model of the guarded system.
     pub draws: usize,
     /// The questions.
@@ -43,7 +44,8 @@ impl Plan<'_> {
     /// [`EvalError::Backend`]; a request that the system does not take is counted instead.
     pub async fn run(&self, provenance: Value) -> Result<Report, EvalError> {
         let draws: usize = self.systems.iter().map(|it| it.1.len()).sum();
-        let looked = self.systems.len() * usize::from(self.detectability);
+        let (shows, recalls) = (self.measures(DETECTABILITY), self.measures(ASSOCIATION));
+        let looked = self.systems.len() * usize::from(shows) + draws * usize::from(recalls);
         let questions = (self.attacks.len() * draws + looked) * self.targets.len();
         let style =
             ProgressStyle::with_template("{bar:30} {pos}/{len} questions, {msg}, {eta} left")
@@ -69,9 +71,9 @@ impl Plan<'_> {
             });
         }
         let mut detectability = Vec::new();
-        if self.detectability {
+        if shows {
             for (name, subjects) in &self.systems {
-                bar.set_message(format!("{}, {name}", super::DETECTABILITY));
+                bar.set_message(format!("{DETECTABILITY}, {name}"));
                 // One draw: the times of several would mix.
                 for subject in subjects.iter().take(1) {
                     let found = detectability::measure(*subject, &self.targets, || bar.inc(1));
@@ -79,8 +81,30 @@ impl Plan<'_> {
                 }
             }
         }
+        let mut association = Vec::new();
+        if recalls {
+            for (name, subjects) in &self.systems {
+                bar.set_message(format!("{ASSOCIATION}, {name}"));
+                let mut found = Association::default();
+                for subject in subjects.iter().filter(|it| it.backend.capabilities().scoring) {
+                    found.add(*subject, &self.targets, || bar.inc(1)).await?;
+                }
+                association.push(found);
+            }
+        }
         bar.finish();
-        Ok(Report { provenance, systems: names, attacks, detectability, draws: self.draws })
+        Ok(Report {
+            provenance,
+            systems: names,
+            attacks,
+            detectability,
+            association,
+            draws: self.draws,
+        })
+    }
+
+    fn measures(&self, name: &str) -> bool {
+        self.beside.contains(&name)
     }
 }
 
@@ -134,7 +158,7 @@ async fn ask(subject: Subject<'_>, probes: Vec<Probe>, attack: &str) -> Result<T
 
 /// Whether a request is one that the system does not take, whoever asks. A server without
 /// `/v1/completions` says of it that there is nothing.
-fn rejects(error: &BackendError, input: &Input) -> bool {
+pub(super) fn rejects(error: &BackendError, input: &Input) -> bool {
     match error {
         BackendError::PromptTooLong { .. }
         | BackendError::Invalid { .. }
@@ -221,7 +245,7 @@ mod tests {
         Plan {
             systems: systems.iter().map(|it| (it.0, vec![subject(&it.1)])).collect(),
             attacks: attacks.iter().map(|it| find(it).unwrap()).collect(),
-            detectability: false,
+            beside: Vec::new(),
             draws: 1,
             targets: Target::all(world, 4, Some(1)),
         }

@@ -220,7 +220,7 @@ async fn attacked(subject: Subject<'_>, job: &Job) -> Result<Vec<Attacked>, Eval
     let plan = Plan {
         systems: vec![("", vec![subject])],
         attacks,
-        detectability: false,
+        beside: Vec::new(),
         draws: 1,
         targets: Target::all(&world, authors, Some(job.limits.attack_questions)),
     };

@@ -271,6 +271,43 @@ fn rows_are_read_from_beside_the_policy() {
 }
 
 #[test]
+fn values_are_lists_by_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, path) = (dir.path().join("values.jsonl"), dir.path().join("t.toml"));
+    let listed = "{\"kind\": \"city\", \"values\": [\"Ulm\", \"Lyon\"]}\n";
+    fs::write(&rows, listed).unwrap();
+    let text = format!("values = \"values.jsonl\"\n{GOOD}");
+    let policy = parse(&path, &text).unwrap();
+    assert_eq!(*policy.values, [["Ulm", "Lyon"]]);
+    assert!(parse(&path, GOOD).unwrap().values.is_empty());
+    fs::write(&rows, listed.replace("Lyon", "Kiel")).unwrap();
+    assert_ne!(parse(&path, &text).unwrap().revision, policy.revision);
+    for (row, want) in [
+        ("{\"kind\": \"city\"}", "line 2: needs `values`, a list of two or more"),
+        ("{\"values\": [\"Ulm\", \"\u{fa}lm\"]}", "line 2: needs `values`, a list of two or more"),
+        ("{\"values\": [\"Ulm\", \"U-S\"]}", "line 2: `U-S` has fewer than three letters"),
+    ] {
+        fs::write(&rows, format!("{listed}{row}")).unwrap();
+        let found = parse(&path, &text).unwrap_err();
+        assert!(found[0].key == "values" && found[0].message.contains(want), "{found:?}");
+    }
+    let torn = "{\"values\": [\"Ulm\", \"Fort Kell\"]}";
+    fs::write(&rows, torn).unwrap();
+    let found = parse(&path, &text).unwrap_err();
+    assert_eq!(found[0].message, "`Fort Kell` has a word of `Zorvan Kell`; remove the value");
+    let other = GOOD.replace("forgotten-authors", "others").replace("Kell", "Holm");
+    fs::write(&path, format!("values = \"values.jsonl\"\n{other}")).unwrap();
+    fs::write(dir.path().join("u.toml"), GOOD).unwrap();
+    let found = load_dir(dir.path()).unwrap_err();
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "values"));
+    assert!(found[0].message.contains("`Zorvan Kell`; remove the value, in "), "{found:?}");
+    fs::write(&rows, listed).unwrap();
+    let nobody = "topic = \"t\"\nvalues = \"values.jsonl\"\n[[detector]]\nuse = \"topic\"\n\
+        classifier = \"c\"\n[[treatment]]\nuse = \"answer\"\n";
+    assert_eq!(parse(&path, nobody).unwrap_err()[0].key, "values");
+}
+
+#[test]
 fn problems_of_rows_name_file_key_and_line() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
