@@ -138,6 +138,9 @@ const TEXT_REQUEST: &[Field] = &[
     row("logprobs", Forwarded, TEXT_RIVALS).once_ruled(Dropped),
 ];
 
+const STOPS: &str = "at most 4; those that share three letters or more with a name go, and those with \
+                     a listed value follow it where it is told as another one";
+
 const RIVALS: &str = "at most 20; needs logprobs; a token is left out where it would write a word of \
                       a forgotten name, or three letters of one and more";
 
@@ -150,7 +153,7 @@ const REQUEST: &[Field] = &[
     row("model", Forwarded, "chooses the policies"),
     row("n", Constrained, "at most 16"),
     row("max_tokens", Forwarded, ""),
-    row("stop", Constrained, "at most 4; those that share three letters or more with a name go"),
+    row("stop", Constrained, STOPS),
     row("temperature", Forwarded, ""),
     row("top_p", Forwarded, ""),
     row("top_k", Forwarded, ""),
