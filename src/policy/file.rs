@@ -24,7 +24,7 @@ use super::{
     AnswerStyle, Mode, OnError, OnHit, Policy, PolicySet, Probabilities, Problem, TreatmentSetting,
     draw_surrogates,
 };
-use crate::text::normalise;
+use crate::text::{Values, normalise};
 use crate::types::{CorruptionFunction, Entity};
 
 /// The prefix baseline for TOFU as published with ECO (Liu et al., arXiv:2406.07933).
@@ -296,11 +296,13 @@ fn values(keys: &mut Keys, entities: &[Entity], out: &mut Problems<'_>) -> Vec<V
     }
     let values =
         keys.rows("values", "values = \"values.jsonl\"", Row::kind, out).unwrap_or_default();
-    out.list.extend(says_a_name(&values, entities).map(|message| Problem {
-        path: out.path.to_owned(),
-        key: "values".to_owned(),
-        message,
-    }));
+    if let Some(message) = says_a_name(&values, entities) {
+        out.add("values", message);
+    }
+    if let Some(alone) = Values::new(values.iter().map(Vec::as_slice)).alone() {
+        let why = "the others of its line are in lines before, so that nothing can stand for it";
+        out.add("values", format!("`{alone}`: {why}; remove it, or add another one"));
+    }
     values
 }
 

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::plan::{TELLING_LETTERS, letters};
+use super::stops::Letters;
 use crate::seed::derive;
 use crate::text::Values;
 use crate::text::values::in_case_of;
@@ -22,62 +22,70 @@ use crate::window::{Kind, Replacement};
 pub(super) struct Exchange<'a> {
     values: Cow<'a, Values>,
     images: HashMap<usize, usize>,
+    /// Messages, and what follows them, with other values.
+    written: HashMap<Place, Written>,
 }
 
-/// Evidence in each text.
-pub(super) type ByPlace<'e> = HashMap<Place, Vec<&'e mut Evidence>>;
+/// Values in a text, each with the bytes that it takes there.
+type Told = Vec<(Range<usize>, usize)>;
 
 impl<'a> Exchange<'a> {
     /// The exchange for a request in which somebody is named; `None` without a value. `evidence` lies in its
-    /// texts and in `continuation`.
-    pub(super) fn of(
+    /// texts and in `continuation`; no value is exchanged that has a part of it.
+    pub(super) fn of<'e>(
         values: Cow<'a, Values>,
         request: &Request,
         continuation: Option<&str>,
-        evidence: &ByPlace<'_>,
+        evidence: impl Iterator<Item = &'e Evidence>,
         seed: u64,
     ) -> Option<Self> {
-        let (mut told, mut known) = (Vec::new(), HashSet::new());
-        let messages = request.input.texts();
-        for (index, text) in messages.iter().enumerate() {
-            let covered = Covered::new(evidence.get(&Place::Text(index)));
-            let free = values.find(text).into_iter().filter(|it| covered.leaves(&it.0));
-            told.extend(free.map(|it| it.1).filter(|it| known.insert(*it)));
+        let mut seen: HashMap<Place, Vec<&Evidence>> = HashMap::new();
+        for it in evidence {
+            seen.entry(it.place).or_default().push(it);
+        }
+        let free = |place: Place, found: Told| -> Told {
+            let covered = Covered::new(seen.get(&place).into_iter().flatten().copied());
+            found.into_iter().filter(|it| covered.leaves(&it.0)).collect()
+        };
+        let (texts, messages) = (request.texts(), request.input.texts());
+        let (mut told, mut known, mut found) = (Vec::new(), HashSet::new(), Vec::new());
+        for (index, text) in messages.iter().copied().enumerate() {
+            let place = Place::Text(index);
+            let here = free(place, values.find(text));
+            told.extend(here.iter().map(|it| it.1).filter(|it| known.insert(*it)));
+            found.push((place, text, here));
         }
         if told.is_empty() {
             return None;
         }
-        let texts = request.texts();
         // What stays as it is must not become the image of something else.
-        let others = texts.iter().skip(messages.len()).copied().chain(continuation);
-        let others = others.flat_map(|it| values.find(it)).map(|it| it.1).collect();
+        let said = texts.iter().skip(messages.len()).flat_map(|it| values.find(it));
+        let mut others: HashSet<usize> = said.map(|it| it.1).collect();
+        if let Some(text) = continuation {
+            let here = values.find(text);
+            others.extend(here.iter().map(|it| it.1));
+            found.push((Place::Continuation, text, free(Place::Continuation, here)));
+        }
         let images = images(&values, &told, &others, derive(seed, texts.join("\0").as_bytes()));
-        Some(Self { values, images })
+        let written = |(place, text, found): (Place, &str, Told)| {
+            (place, Written::new(text, found, |it| Some(values.text(*images.get(&it)?))))
+        };
+        let written = found.into_iter().map(written).collect();
+        Some(Self { values, images, written })
     }
 
-    /// Writes a text with other values, as far as none of its evidence lies in them, and moves the evidence
-    /// along.
-    pub(super) fn apply(&self, text: &mut String, evidence: Option<&mut Vec<&mut Evidence>>) {
-        let covered = Covered::new(evidence.as_deref());
-        let (mut out, mut done, mut moved) = (String::with_capacity(text.len()), 0, Vec::new());
-        for (span, value) in self.values.find(text) {
-            let image = self.images.get(&value).filter(|_| covered.leaves(&span));
-            let parts = (text.get(done..span.start), text.get(span.clone()));
-            let (Some(image), (Some(before), Some(written))) = (image, parts) else { continue };
-            out.push_str(before);
-            out.push_str(&in_case_of(self.values.text(*image), written));
-            done = span.end;
-            moved.push((span.end, out.len()));
+    /// A message, or what follows them, with other values.
+    pub(super) fn text(&self, place: Place) -> Option<&str> {
+        self.written.get(&place).map(|it| it.text.as_str())
+    }
+
+    /// Evidence of the client's text, in the text with other values.
+    pub(super) fn moved(&self, evidence: &Evidence) -> Evidence {
+        let mut moved = evidence.clone();
+        if let Some(written) = self.written.get(&evidence.place) {
+            moved.span = written.at(evidence.span.start)..written.at(evidence.span.end);
         }
-        out.push_str(text.get(done..).unwrap_or_default());
-        for it in evidence.into_iter().flatten() {
-            let to = |at: usize| match moved.partition_point(|it| it.0 <= at).checked_sub(1) {
-                None => at,
-                Some(last) => moved[last].1 + at - moved[last].0,
-            };
-            it.span = to(it.span.start)..to(it.span.end);
-        }
-        *text = out;
+        moved
     }
 
     /// What turns the values back in a reply.
@@ -95,28 +103,18 @@ impl<'a> Exchange<'a> {
     /// A stop text as the model has to meet it; `None` for one that would end a reply within what stands
     /// for a value, or that the client can never read.
     pub(super) fn stop(&self, stop: &str) -> Option<String> {
-        let (mut out, mut done) = (String::new(), 0);
-        for (span, value) in self.values.find(stop) {
-            match self.images.get(&value) {
-                Some(image) => {
-                    out.push_str(stop.get(done..span.start)?);
-                    out.push_str(&in_case_of(self.values.text(*image), stop.get(span.clone())?));
-                    done = span.end;
-                }
-                None if self.images.values().any(|it| *it == value) => return None,
-                None => {}
-            }
+        let stands = |it: &usize| self.images.values().any(|image| image == it);
+        let told = self.values.find(stop).into_iter();
+        let (told, others): (Told, Told) = told.partition(|it| self.images.contains_key(&it.1));
+        if others.iter().any(|it| stands(&it.1)) {
+            return None;
         }
-        let rest = stop.get(done..)?;
-        if done == 0 && letters(stop).chars().count() >= TELLING_LETTERS {
-            let stop = letters(stop);
-            let within = |it: &usize| letters(self.values.text(*it)).contains(&stop);
-            if self.images.values().any(within) {
-                return None;
-            }
+        let letters = Letters::of(stop);
+        let within = |it: &usize| Letters::of(self.values.text(*it)).contain(&letters);
+        if told.is_empty() && letters.tell() && self.images.values().any(within) {
+            return None;
         }
-        out.push_str(rest);
-        Some(out)
+        Some(Written::new(stop, told, |it| Some(self.values.text(*self.images.get(&it)?))).text)
     }
 }
 
@@ -150,6 +148,40 @@ fn images(
     images
 }
 
+/// A text with other values.
+struct Written {
+    text: String,
+    /// Where each value ended, and where its image ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Written {
+    /// Writes the image of every value that has one.
+    fn new<'v>(text: &str, told: Told, image: impl Fn(usize) -> Option<&'v str>) -> Self {
+        let (mut out, mut done, mut ends) = (String::with_capacity(text.len()), 0, Vec::new());
+        for (span, value) in told {
+            let parts = (text.get(done..span.start), text.get(span.clone()));
+            let (Some(image), (Some(before), Some(written))) = (image(value), parts) else {
+                continue;
+            };
+            out.push_str(before);
+            out.push_str(&in_case_of(image, written));
+            done = span.end;
+            ends.push((done, out.len()));
+        }
+        out.push_str(text.get(done..).unwrap_or_default());
+        Self { text: out, ends }
+    }
+
+    /// Where a byte of the text before lies, that is not within a value.
+    fn at(&self, byte: usize) -> usize {
+        match self.ends.partition_point(|it| it.0 <= byte).checked_sub(1) {
+            None => byte,
+            Some(last) => self.ends[last].1 + byte - self.ends[last].0,
+        }
+    }
+}
+
 /// Where evidence lies in a text: names, which no value may touch, and other spans, at whose ends none may lie.
 struct Covered {
     /// Names and ends of other spans by where they begin, with the furthest end up to each.
@@ -157,9 +189,9 @@ struct Covered {
 }
 
 impl Covered {
-    fn new(evidence: Option<&Vec<&mut Evidence>>) -> Self {
+    fn new<'e>(evidence: impl Iterator<Item = &'e Evidence>) -> Self {
         let mut spans: Vec<Range<usize>> = Vec::new();
-        for it in evidence.into_iter().flatten().filter(|it| !it.span.is_empty()) {
+        for it in evidence.filter(|it| !it.span.is_empty()) {
             if it.entity.is_some() {
                 spans.push(it.span.clone());
             } else {
@@ -203,25 +235,22 @@ mod tests {
         Request::new("m", Input::Text(text.to_owned()))
     }
 
-    fn exchange<'a>(text: &str, evidence: &mut [Evidence]) -> Option<Exchange<'a>> {
-        let at = HashMap::from([(Place::Text(0), evidence.iter_mut().collect())]);
-        Exchange::of(Cow::Owned(values()), &request(text), None, &at, 7)
+    fn exchange<'a>(text: &str, evidence: &[Evidence]) -> Option<Exchange<'a>> {
+        Exchange::of(Cow::Owned(values()), &request(text), None, evidence.iter(), 7)
     }
 
-    /// What a text becomes, and where its evidence lies then.
-    fn told(text: &str, mut evidence: Vec<Evidence>) -> (String, Vec<String>) {
-        let exchange = exchange(text, &mut evidence).unwrap();
-        let mut out = text.to_owned();
-        exchange.apply(&mut out, Some(&mut evidence.iter_mut().collect()));
-        let under = evidence.iter().map(|it| out.get(it.span.clone()).unwrap().to_owned());
-        let under = under.collect();
-        (out, under)
+    /// What a text becomes, and what its evidence covers then.
+    fn told(text: &str, evidence: &[Evidence]) -> (String, Vec<String>) {
+        let exchange = exchange(text, evidence).unwrap();
+        let out = exchange.text(Place::Text(0)).unwrap();
+        let under = |it: &Evidence| out.get(exchange.moved(it).span).unwrap().to_owned();
+        (out.to_owned(), evidence.iter().map(under).collect())
     }
 
     #[test]
     fn values_become_others_of_their_kind_that_nobody_told() {
         for (text, cities) in [("Lyon", 1), ("Lyon, Porto, a miner", 2)] {
-            let exchange = exchange(text, &mut []).unwrap();
+            let exchange = exchange(text, &[]).unwrap();
             let read: Vec<String> = exchange.restored().into_iter().map(|it| it.pattern).collect();
             let free = |it: &&String| CITIES.contains(&it.as_str()) && !text.contains(it.as_str());
             assert_eq!(read.iter().filter(free).collect::<HashSet<_>>().len(), cities, "{read:?}");
@@ -229,18 +258,18 @@ mod tests {
         }
         // More than half of a kind: still one image each, and none its own.
         for told in [&CITIES[..3], &CITIES[1..], &CITIES] {
-            let pairs = exchange(&told.join(" "), &mut []).unwrap().restored();
+            let pairs = exchange(&told.join(" "), &[]).unwrap().restored();
             assert!(pairs.iter().all(|it| it.pattern != it.with), "{pairs:?}");
             let images: HashSet<&str> = pairs.iter().map(|it| it.pattern.as_str()).collect();
             assert_eq!((images.len(), pairs.len()), (told.len(), told.len()));
         }
-        assert!(exchange("Nowhere.", &mut []).is_none());
-        assert!(exchange("A raven.", &mut []).unwrap().restored().is_empty(), "it has no other");
+        assert!(exchange("Nowhere.", &[]).is_none());
+        assert!(exchange("A raven.", &[]).unwrap().restored().is_empty(), "it has no other");
     }
 
     #[test]
     fn another_request_has_other_images() {
-        let image = |text: &str| exchange(text, &mut []).unwrap().restored().remove(0).pattern;
+        let image = |text: &str| exchange(text, &[]).unwrap().restored().remove(0).pattern;
         let first = image("Lyon");
         assert_eq!(first, image("Lyon"));
         assert!((0..20).any(|it| image(&format!("Lyon {it}")) != first));
@@ -250,44 +279,45 @@ mod tests {
     fn names_stay_and_evidence_moves_along() {
         let place = Place::Text(0);
         let text = "A miner, Ann Lyon, miner. Ann Lyon!";
-        let evidence = vec![
+        let evidence = [
             seen(place, 9..17, Some(0)),
             seen(place, 26..34, Some(0)),
             seen(place, 2..24, None),
             seen(place, 0..35, None),
         ];
-        let (out, under) = told(text, evidence);
+        let (out, under) = told(text, &evidence);
         assert_eq!(out, "A baker, Ann Lyon, baker. Ann Lyon!");
         assert_eq!(under, ["Ann Lyon", "Ann Lyon", "baker, Ann Lyon, baker", out.as_str()]);
         // A span that ends within a value would come to lie elsewhere.
-        let mut evidence = [seen(place, 0..4, None), seen(place, 0..0, Some(0))];
-        assert!(exchange("A miner", &mut evidence).is_none());
+        let evidence = [seen(place, 0..4, None), seen(place, 0..0, Some(0))];
+        assert!(exchange("A miner", &evidence).is_none());
         let long = "In Lyon: \u{e9}, Lyon";
-        let (out, under) = told(long, vec![seen(place, 9..11, Some(0))]);
+        let (out, under) = told(long, &[seen(place, 9..11, Some(0))]);
         assert_eq!((out.contains("Lyon"), under[0].as_str()), (false, "\u{e9}"));
     }
 
     /// In what is scored only what the messages tell is another value.
     #[test]
     fn a_continuation_says_what_the_model_has_read() {
-        let exchange = exchange("A miner.", &mut []).unwrap();
-        let mut text = "The MINER from Lyon".to_owned();
-        let mut name = seen(Place::Continuation, 15..19, Some(0));
-        exchange.apply(&mut text, Some(&mut vec![&mut name]));
-        assert_eq!((text.as_str(), name.span), ("The BAKER from Lyon", 15..19));
+        let of = |told: &str, said: &str, evidence: &[Evidence], seed| {
+            let values = Cow::Owned(values());
+            Exchange::of(values, &request(told), Some(said), evidence.iter(), seed).unwrap()
+        };
+        let name = seen(Place::Continuation, 15..19, Some(0));
+        let exchange = of("A miner.", "The MINER from Lyon", std::slice::from_ref(&name), 7);
+        assert_eq!(exchange.text(Place::Continuation), Some("The BAKER from Lyon"));
+        assert_eq!(exchange.moved(&name).span, 15..19);
         // What it says beside that is nobody's image.
         let said = CITIES[1..4].join(", ");
         for seed in 0..20 {
-            let values = Cow::Owned(values());
-            let one = request(CITIES[0]);
-            let exchange = Exchange::of(values, &one, Some(&said), &ByPlace::new(), seed).unwrap();
+            let exchange = of(CITIES[0], &said, &[], seed);
             assert_eq!(exchange.restored()[0].pattern, CITIES[4]);
         }
     }
 
     #[test]
     fn stop_texts_are_those_that_the_model_meets() {
-        let exchange = exchange("A miner.", &mut []).unwrap();
+        let exchange = exchange("A miner.", &[]).unwrap();
         let rows = [
             ("miner.", Some("baker.")),
             ("the baker", None),

@@ -16,6 +16,7 @@ mod plan;
 mod probe;
 mod record;
 pub mod reload;
+mod stops;
 pub mod variants;
 
 use std::sync::Arc;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::{Scope, Verdicts};
-use super::exchange::{ByPlace, Exchange};
+use super::exchange::Exchange;
 use super::guard::{Failure, Guard};
 use super::judge::Served;
 use super::record::{Recorder, Verdict};
+use super::stops::Letters;
 use crate::backend::{BackendError, Capabilities};
 use crate::policy::{
     AnswerStyle, Mode, OnError, OnHit, Policy, Probabilities, Ruling, TreatmentSetting,
@@ -18,9 +19,6 @@ use crate::text::Values;
 use crate::treat::{Case, Treated, needs, never_knew, treat};
 use crate::types::{CorruptionFunction, Evidence, Finish, Place, Request, ToolChoice};
 use crate::window::{Copies, Owners, Patterns, Replacement};
-
-/// From so many letters on a stop text that shares them with a name stands for it.
-pub(super) const TELLING_LETTERS: usize = 3;
 
 /// What becomes of a request.
 #[expect(clippy::large_enum_variant, reason = "one per request, taken apart where it is made")]
@@ -211,21 +209,20 @@ impl<'a> Plan<'a> {
             }
         };
         let seed = guards[0].policy.seed;
-        let mut at = ByPlace::new();
+        let evidence = ruled.iter().flat_map(|it| &it.evidence);
+        let told = Exchange::of(values, request, continuation.as_deref(), evidence, seed);
+        let Some(exchange) = told else { return Vec::new() };
         for it in ruled.iter_mut() {
-            for evidence in it.moved.insert(it.evidence.clone()) {
-                at.entry(evidence.place).or_default().push(evidence);
+            it.moved = Some(it.evidence.iter().map(|it| exchange.moved(it)).collect());
+        }
+        let messages = request.input.texts_mut().into_iter().enumerate();
+        let messages = messages.map(|(index, text)| (Place::Text(index), text));
+        for (place, text) in
+            messages.chain(continuation.as_mut().map(|it| (Place::Continuation, it)))
+        {
+            if let Some(written) = exchange.text(place) {
+                written.clone_into(text);
             }
-        }
-        let Some(exchange) = Exchange::of(values, request, continuation.as_deref(), &at, seed)
-        else {
-            return Vec::new();
-        };
-        for (index, text) in request.input.texts_mut().into_iter().enumerate() {
-            exchange.apply(text, at.get_mut(&Place::Text(index)));
-        }
-        if let Some(text) = continuation {
-            exchange.apply(text, at.get_mut(&Place::Continuation));
         }
         request.stop = request.stop.iter().filter_map(|it| exchange.stop(it)).collect();
         exchange.restored()
@@ -373,24 +370,17 @@ impl<'a> Plan<'a> {
     }
 
     /// Drops stop texts that could tell, by ending a reply, whether the model was about to write a
-    /// name or a surrogate. Short ones stay: they are part of too many other words.
+    /// name or a surrogate.
     fn keep_harmless_stops(&self, stops: &mut Vec<String>) {
         if stops.is_empty() {
             return;
         }
-        let mut watched: Vec<String> = Vec::new();
-        for guard in self.enforced() {
-            for it in guard.policy.entities.iter() {
-                watched.extend(it.spellings().chain([it.surrogate.as_str()]).map(letters));
-            }
-        }
-        let short = |text: &str| text.chars().count() < TELLING_LETTERS;
-        watched.retain(|it| !short(it));
+        let entities = self.enforced().flat_map(|it| it.policy.entities.iter());
+        let names = entities.flat_map(|it| it.spellings().chain([it.surrogate.as_str()]));
+        let names: Vec<Letters> = names.map(Letters::of).filter(Letters::tell).collect();
         stops.retain(|stop| {
-            let stop = letters(stop);
-            let tells =
-                |name: &String| stop.contains(name.as_str()) || name.contains(stop.as_str());
-            short(&stop) || !watched.iter().any(tells)
+            let stop = Letters::of(stop);
+            !stop.tell() || !names.iter().any(|it| it.contain(&stop) || stop.contain(it))
         });
     }
 
@@ -436,11 +426,6 @@ fn puts_surrogates(setting: &TreatmentSetting) -> bool {
         TreatmentSetting::Corrupt { function } => *function == substitute,
         _ => false,
     }
-}
-
-/// The letters and digits of a text, in lower case.
-pub(super) fn letters(text: &str) -> String {
-    text.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Entities that the client named, by topic.

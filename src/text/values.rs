@@ -66,6 +66,17 @@ impl Values {
         (0..self.listed.len()).filter(move |it| self.listed[*it].kind == kind)
     }
 
+    /// A value for which no other can stand, because the rest of its kind counts for others.
+    #[must_use]
+    pub fn alone(&self) -> Option<&str> {
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for it in &self.listed {
+            *counts.entry(it.kind).or_default() += 1;
+        }
+        let alone = self.listed.iter().find(|it| counts.get(&it.kind) == Some(&1));
+        alone.map(|it| it.text.as_str())
+    }
+
     /// The values in a text as whole words in any case: bytes of the text, in order and apart, each with
     /// its value. Of values that begin together the longest counts.
     #[must_use]
@@ -182,6 +193,7 @@ mod tests {
         assert_eq!(kin(0), ["Antwerp", "Turin"]);
         assert_eq!(kin(2), ["Lyon"]);
         assert_eq!(found(&values, "-5 ANTWERP").len(), 1);
+        assert_eq!(values.alone(), Some("Lyon"));
         assert!(Values::default().find("Antwerp").is_empty());
     }
 

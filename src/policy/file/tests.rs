@@ -286,6 +286,10 @@ fn values_are_lists_by_kind() {
         ("{\"kind\": \"city\"}", "line 2: needs `values`, a list of two or more"),
         ("{\"values\": [\"Ulm\", \"\u{fa}lm\"]}", "line 2: needs `values`, a list of two or more"),
         ("{\"values\": [\"Ulm\", \"U-S\"]}", "line 2: `U-S` has fewer than three letters"),
+        (
+            "{\"values\": [\"lyon\", \"Metz\"]}",
+            "`Metz`: the others of its line are in lines before",
+        ),
     ] {
         fs::write(&rows, format!("{listed}{row}")).unwrap();
         let found = parse(&path, &text).unwrap_err();
