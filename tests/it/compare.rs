@@ -140,6 +140,28 @@ fn a_run_that_was_killed_goes_on_to_the_same_numbers() {
     let (ok, text) = run(path, &["report", "out", "--out", "merged"]);
     assert!(ok, "{text}");
     check_report(path, &text);
+
+    fs::rename(&out, path.join("alone")).unwrap();
+    let shared = [compare.as_slice(), &["--workers", "2"]].concat();
+    let (ok, text) = run(path, &shared);
+    assert!(ok && !text.contains("points are left"), "{text}");
+    let found = points(&out);
+    assert_eq!(found.len(), all.len(), "{text}");
+    for (one, other) in all.iter().zip(&found) {
+        assert_eq!(one.0.file_name(), other.0.file_name());
+        let (one, other) = (numbers(&one.1), numbers(&other.1));
+        assert!(alike(&one, &other), "{one:#}\n{other:#}");
+    }
+    // Each said which points it took; between them that was every point once.
+    let taken: Vec<usize> = ["1.log", "2.log"]
+        .map(|it| fs::read_to_string(out.join("workers").join(it)).unwrap())
+        .map(|it| it.matches(" measuring ").count())
+        .to_vec();
+    assert!(taken.iter().all(|it| *it > 0) && taken.iter().sum::<usize>() == 9, "{taken:?}");
+
+    fs::remove_dir_all(path.join("target/smoke/retain")).unwrap();
+    let (ok, text) = run(path, &shared);
+    assert!(!ok && text.contains("retain"), "{text}");
 }
 
 fn check_report(path: &Path, markdown: &str) {

@@ -4,10 +4,12 @@
 mod bench;
 mod machine;
 mod make;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -49,6 +51,12 @@ pub(crate) struct CompareArgs {
     /// Stop after this many points that were not there yet.
     #[arg(long, value_name = "N")]
     points: Option<usize>,
+    /// Share the points between this many processes, each with a copy of the models and its part of the cores.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "points")]
+    workers: usize,
+    /// Be one of them.
+    #[arg(long, hide = true)]
+    worker: bool,
 }
 
 #[derive(Debug, Args)]
@@ -70,8 +78,8 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 
 /// The points that are asked for.
 fn chosen<'a>(job: &'a Job, args: &CompareArgs) -> anyhow::Result<Vec<Point<'a>>> {
-    if args.seeds == Some(0) || args.points == Some(0) {
-        bail!("--seeds and --points must be at least 1");
+    if args.seeds == Some(0) || args.points == Some(0) || args.workers == 0 {
+        bail!("--seeds, --points and --workers must be at least 1");
     }
     for name in &args.only {
         if job.variants.iter().all(|it| it.name != *name) {
@@ -107,23 +115,81 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
     let points = chosen(&job, args)?;
     let Some(out) = &args.out else { bail!("--out is missing") };
     let bench = Bench::load(&job, &found)?;
+    if args.worker {
+        let abandoned = workers::abandoned();
+        let go_on = |_| !abandoned.load(Ordering::Relaxed);
+        work(&bench, &points, out, &ProgressBar::hidden(), go_on)?;
+        return Ok(String::new());
+    }
     remember(args, out)?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} points, {msg}, {eta} left")
         .expect("the template is valid");
     let bar = ProgressBar::new(points.len() as u64).with_style(style);
-    let mut open = Vec::new();
-    for point in &points {
-        let hash = grid::hash(&bench.config(point));
-        match PointResult::read(out, &hash)? {
-            Some(result) if result.is_final() => {}
-            _ => open.push(point),
-        }
-    }
+    let open = open(&bench, &points, out)?;
     bar.set_position((points.len() - open.len()) as u64);
     bar.reset_eta();
-    let budget = args.points.unwrap_or(usize::MAX);
-    let left = open.len().saturating_sub(budget);
-    for point in open.into_iter().take(budget) {
+    if args.workers > 1 {
+        bar.set_message(format!("{} at once", args.workers));
+        workers::run(args.workers, out, open.into_iter().map(|it| it.hash).collect(), &bar)?;
+    } else {
+        work(&bench, &points, out, &bar, |run| args.points.is_none_or(|most| run < most))?;
+    }
+    bar.finish();
+    let report = Report::new(of_job(&bench, &job, out)?, source(&[out.as_path()]));
+    report.write(out)?;
+    let mut text = report.to_markdown();
+    let left = self::open(&bench, &points, out)?.iter().filter(|it| !it.failed).count();
+    if left > 0 {
+        text.push_str(&format!("\n{left} points are left; run the command again.\n"));
+    }
+    Ok(text)
+}
+
+/// A point without a final result.
+struct Open<'p, 'j> {
+    point: &'p Point<'j>,
+    /// Of what decides its numbers.
+    hash: String,
+    /// It has been tried.
+    failed: bool,
+}
+
+fn open<'p, 'j>(
+    bench: &Bench<'_>,
+    points: &'p [Point<'j>],
+    out: &Path,
+) -> anyhow::Result<Vec<Open<'p, 'j>>> {
+    let mut open = Vec::new();
+    for point in points {
+        let hash = grid::hash(&bench.config(point));
+        let found = PointResult::read(out, &hash)?;
+        if found.as_ref().is_none_or(|it| !it.is_final()) {
+            open.push(Open { point, hash, failed: found.is_some() });
+        }
+    }
+    Ok(open)
+}
+
+/// Runs points that no other process has taken, one after the other, as long as `go_on` says so when told how
+/// many it has been.
+fn work(
+    bench: &Bench<'_>,
+    points: &[Point<'_>],
+    out: &Path,
+    bar: &ProgressBar,
+    go_on: impl Fn(usize) -> bool,
+) -> anyhow::Result<()> {
+    let mut run = 0;
+    for Open { point, hash, failed } in open(bench, points, out)? {
+        if !go_on(run) {
+            break;
+        }
+        let Some(_claim) = workers::claim(out, &hash)? else { continue };
+        // Another process may have run it since.
+        if PointResult::read(out, &hash)?.is_some_and(|it| it.is_final() || !failed) {
+            continue;
+        }
+        run += 1;
         bar.set_message(format!("{}, seed {}", point.variant.label, point.seed));
         tracing::info!(point = point.variant.label, seed = point.seed, "measuring");
         let result = bench.run(point, out);
@@ -133,14 +199,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
         result.write(out)?;
         bar.inc(1);
     }
-    bar.finish();
-    let report = Report::new(of_job(&bench, &job, out)?, source(&[out.as_path()]));
-    report.write(out)?;
-    let mut text = report.to_markdown();
-    if left > 0 {
-        text.push_str(&format!("\n{left} points are left; run the command again.\n"));
-    }
-    Ok(text)
+    Ok(())
 }
 
 /// Keeps the job file and the command beside the results.
@@ -222,6 +281,8 @@ mod tests {
             only: only.iter().map(|it| (*it).to_owned()).collect(),
             shard,
             points: None,
+            workers: 1,
+            worker: false,
         };
         let names = |args: &CompareArgs| -> Vec<(String, u64)> {
             let points = chosen(&job, args).unwrap();
