@@ -1,7 +1,7 @@
 //! What stands for a name that was seen, written as the name is.
 
 use super::{Case, Found};
-use crate::text::{alike, last_first, normalise, other_orders};
+use crate::text::{alike, last_first, misspelt, normalise, other_orders};
 use crate::types::{Entity, Place};
 use crate::window::{Kind, Replacement};
 
@@ -55,9 +55,14 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
             plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
-        let text = alike(written, &names).filter(|it| !(case.names_somebody)(it))?;
-        let written = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
-        Some(StandIn { text, written })
+        let own = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
+        let (text, written) = match (alike(written, &names), misspelt(written, &names)) {
+            (Some(text), _) => (text, own),
+            // In other capitals the surrogate is turned back like any other.
+            (None, Some(it)) => (it.text, own.filter(|_| it.mistakes > 0)),
+            (None, None) => return None,
+        };
+        Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text))
     };
     found.iter().map(of).collect()
 }
