@@ -300,7 +300,7 @@ fn values(keys: &mut Keys, entities: &[Entity], out: &mut Problems<'_>) -> Vec<V
         out.add("values", message);
     }
     if let Some(alone) = Values::new(values.iter().map(Vec::as_slice)).alone() {
-        let why = "the others of its line are in lines before, so that nothing can stand for it";
+        let why = "the others of its line are in lines before or begin with a sign, so that nothing can stand for it";
         out.add("values", format!("`{alone}`: {why}; remove it, or add another one"));
     }
     values

@@ -10,7 +10,7 @@ pub(super) fn apply(mut case: Case<'_>) -> Result<Treated, TreatError> {
         return Err(TreatError::Inapplicable { treatment: "alias" });
     }
     let stand_ins = stand_ins(&case, &found);
-    let restore = restore(&found, &stand_ins);
+    let restore = restore(case.policy, &found, &stand_ins);
     let mut texts = case.request.texts_mut();
     // From the back, so that earlier spans stay true.
     for ((place, span, entity), with) in found.into_iter().zip(stand_ins).rev() {

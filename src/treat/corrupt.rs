@@ -22,7 +22,7 @@ pub(super) fn apply(
     let (stand_ins, restore) = match function {
         CorruptionFunction::Substitute => {
             let stand_ins = stand_ins(&case, &found);
-            let restore = restore(&found, &stand_ins);
+            let restore = restore(case.policy, &found, &stand_ins);
             (stand_ins, restore)
         }
         _ => Default::default(),

@@ -182,10 +182,22 @@ pub fn own_names(entity: &Entity) -> impl Iterator<Item = Replacement> {
     written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore })
 }
 
-/// What is put back for names that were found, under what stands for them.
-fn restore(found: &[Found], stand_ins: &[Option<StandIn>]) -> Restore {
-    Restore {
-        entities: found.iter().map(|it| it.2).collect(),
-        writings: stand_ins.iter().flatten().filter_map(StandIn::restore).collect(),
+/// What is put back for names that were found, under what stands for them. An asker who only misspelt a name
+/// reads it so again, and not in its right spelling.
+fn restore(policy: &Policy, found: &[Found], stand_ins: &[Option<StandIn>]) -> Restore {
+    let surrogate = |entity: usize| policy.entities[entity].surrogate.as_str();
+    let all = || found.iter().map(|it| it.2).zip(stand_ins);
+    let misspelt = |it: &Option<StandIn>| it.as_ref().is_some_and(|it| it.misspelt);
+    let entities: BTreeSet<usize> = all().filter(|it| !misspelt(it.1)).map(|it| it.0).collect();
+    let (mut writings, mut known) = (Vec::new(), entities.clone());
+    for (entity, stand_in) in all() {
+        let Some(stand_in) = stand_in else { continue };
+        if stand_in.text != surrogate(entity) {
+            writings.extend(stand_in.restore());
+        }
+        if known.insert(entity) {
+            writings.extend(stand_in.restore_plain(surrogate(entity)));
+        }
     }
+    Restore { entities, writings }
 }

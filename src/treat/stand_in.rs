@@ -2,7 +2,7 @@
 
 use super::{Case, Found};
 use crate::text::{alike, last_first, misspelt, normalise, other_orders};
-use crate::types::{Entity, Place};
+use crate::types::{Entity, Place, QUOTE};
 use crate::window::{Kind, Replacement};
 
 /// Longest writing of a name that is given back where the model repeats what stands for it.
@@ -17,12 +17,30 @@ pub(super) struct StandIn {
     pub(super) text: String,
     /// The asker's own, where it is short enough to be put back.
     written: Option<String>,
+    /// The name was misspelt: its right spelling is not put back either.
+    pub(super) misspelt: bool,
 }
 
 impl StandIn {
     /// Turns the surrogate in the asker's writing back into what the asker wrote.
-    pub(super) fn restore(&self) -> Option<Replacement> {
-        let (pattern, with) = (self.text.clone(), self.written.clone()?);
+    pub(super) fn restore(&self) -> impl Iterator<Item = Replacement> {
+        let written = self.written.as_deref();
+        let ends = |it: &str| it.ends_with('.');
+        // A full stop at the end may be the sentence's.
+        let cut = written.is_some_and(|it| ends(it) && ends(&self.text));
+        let shown = |it: &str| it.strip_suffix('.').filter(|_| cut).unwrap_or(it).to_owned();
+        let pattern = shown(&self.text);
+        let spaced = self.misspelt.then(|| pattern.replace(". ", ".").replace('.', ". "));
+        let patterns = spaced.filter(|it| *it != pattern).into_iter().chain([pattern]);
+        let with = written.map(shown);
+        patterns.filter_map(move |pattern| {
+            Some(Replacement { pattern, with: with.clone()?, kind: Kind::Restore })
+        })
+    }
+
+    /// Turns the plain surrogate into what the asker wrote.
+    pub(super) fn restore_plain(&self, surrogate: &str) -> Option<Replacement> {
+        let (pattern, with) = (surrogate.to_owned(), self.written.clone()?);
         Some(Replacement { pattern, with, kind: Kind::Restore })
     }
 }
@@ -42,27 +60,35 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if written == entity.name {
             return None;
         }
+        let stand_in = |text, written, misspelt| Some(StandIn { text, written, misspelt });
         if let Some(text) = ordered(entity, written) {
-            return Some(StandIn { text, written: None });
+            return stand_in(text, None, false);
+        }
+        if written.contains(QUOTE) {
+            // Over several strings of JSON the surrogate is shared between them.
+            return None;
         }
         left = left.checked_sub(1)?;
+        let hides = |it: &StandIn| !(case.names_somebody)(&it.text);
         if let Some(text) = part(&entity.name, &entity.surrogate, written) {
             // A torn word may be one of the language's own, which must not be turned into what was written.
             let torn = !text.contains(' ') && entity.surrogate.split(' ').all(|it| it != text);
             let written = (!torn).then(|| written.to_owned());
-            return Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text));
+            return stand_in(text, written, false).filter(hides);
         }
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
             plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
         let own = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
-        let (text, written) = match (alike(written, &names), misspelt(written, &names)) {
-            (Some(text), _) => (text, own),
+        if let Some(text) = alike(written, &names) {
+            return stand_in(text, own, false).filter(hides);
+        }
+        match misspelt(written, &names)? {
             // In other capitals the surrogate is turned back like any other.
-            (None, Some(it)) => (it.text, own.filter(|_| it.mistakes > 0)),
-            (None, None) => return None,
-        };
-        Some(StandIn { text, written }).filter(|it| !(case.names_somebody)(&it.text))
+            it if it.mistakes == 0 => stand_in(it.text, None, false),
+            it => stand_in(it.text, Some(own?), true),
+        }
+        .filter(hides)
     };
     found.iter().map(of).collect()
 }

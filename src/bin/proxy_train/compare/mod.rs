@@ -51,12 +51,13 @@ pub(crate) struct CompareArgs {
     /// Stop after this many points that were not there yet.
     #[arg(long, value_name = "N")]
     points: Option<usize>,
-    /// Share the points between this many processes, each with a copy of the models and its part of the cores.
+    /// Share the points between this many processes, each with a copy of the models and its part of the
+    /// cores; one for each core is fastest for small models.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "points")]
     workers: usize,
-    /// Be one of them.
-    #[arg(long, hide = true)]
-    worker: bool,
+    /// Be one of those of a run.
+    #[arg(long, hide = true, value_name = "RUN")]
+    worker: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -115,10 +116,10 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
     let points = chosen(&job, args)?;
     let Some(out) = &args.out else { bail!("--out is missing") };
     let bench = Bench::load(&job, &found)?;
-    if args.worker {
+    if let Some(run) = &args.worker {
         let abandoned = workers::abandoned();
         let go_on = |_| !abandoned.load(Ordering::Relaxed);
-        work(&bench, &points, out, &ProgressBar::hidden(), go_on)?;
+        work(&bench, &points, (out, Some(run)), &ProgressBar::hidden(), go_on)?;
         return Ok(String::new());
     }
     remember(args, out)?;
@@ -130,63 +131,56 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
     bar.reset_eta();
     if args.workers > 1 {
         bar.set_message(format!("{} at once", args.workers));
-        workers::run(args.workers, out, open.into_iter().map(|it| it.hash).collect(), &bar)?;
+        workers::run(args.workers, out, open.into_iter().map(|it| it.1).collect(), &bar)?;
     } else {
-        work(&bench, &points, out, &bar, |run| args.points.is_none_or(|most| run < most))?;
+        let go_on = |run| args.points.is_none_or(|most| run < most);
+        work(&bench, &points, (out, None), &bar, go_on)?;
     }
     bar.finish();
     let report = Report::new(of_job(&bench, &job, out)?, source(&[out.as_path()]));
     report.write(out)?;
     let mut text = report.to_markdown();
-    let left = self::open(&bench, &points, out)?.iter().filter(|it| !it.failed).count();
+    let untried = |it: &(_, String)| matches!(PointResult::read(out, &it.1), Ok(None));
+    let left = self::open(&bench, &points, out)?.iter().filter(|it| untried(it)).count();
     if left > 0 {
         text.push_str(&format!("\n{left} points are left; run the command again.\n"));
     }
     Ok(text)
 }
 
-/// A point without a final result.
-struct Open<'p, 'j> {
-    point: &'p Point<'j>,
-    /// Of what decides its numbers.
-    hash: String,
-    /// It has been tried.
-    failed: bool,
-}
-
+/// The points without a final result, each with what decides its numbers, hashed.
 fn open<'p, 'j>(
     bench: &Bench<'_>,
     points: &'p [Point<'j>],
     out: &Path,
-) -> anyhow::Result<Vec<Open<'p, 'j>>> {
+) -> anyhow::Result<Vec<(&'p Point<'j>, String)>> {
     let mut open = Vec::new();
     for point in points {
         let hash = grid::hash(&bench.config(point));
-        let found = PointResult::read(out, &hash)?;
-        if found.as_ref().is_none_or(|it| !it.is_final()) {
-            open.push(Open { point, hash, failed: found.is_some() });
+        if PointResult::read(out, &hash)?.is_none_or(|it| !it.is_final()) {
+            open.push((point, hash));
         }
     }
     Ok(open)
 }
 
 /// Runs points that no other process has taken, one after the other, as long as `go_on` says so when told how
-/// many it has been.
+/// many it has been. `of` is the run that shares them.
 fn work(
     bench: &Bench<'_>,
     points: &[Point<'_>],
-    out: &Path,
+    (out, of): (&Path, Option<&str>),
     bar: &ProgressBar,
     go_on: impl Fn(usize) -> bool,
 ) -> anyhow::Result<()> {
     let mut run = 0;
-    for Open { point, hash, failed } in open(bench, points, out)? {
+    for (point, hash) in open(bench, points, out)? {
         if !go_on(run) {
             break;
         }
-        let Some(_claim) = workers::claim(out, &hash)? else { continue };
+        let Some(_claim) = workers::claim(out, &hash, of)? else { continue };
         // Another process may have run it since.
-        if PointResult::read(out, &hash)?.is_some_and(|it| it.is_final() || !failed) {
+        if PointResult::read(out, &hash)?.is_some_and(|it| it.is_final()) {
             continue;
         }
         run += 1;
@@ -282,7 +276,7 @@ mod tests {
             shard,
             points: None,
             workers: 1,
-            worker: false,
+            worker: None,
         };
         let names = |args: &CompareArgs| -> Vec<(String, u64)> {
             let points = chosen(&job, args).unwrap();

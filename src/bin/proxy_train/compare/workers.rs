@@ -5,41 +5,53 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use unlearn_proxy::eval::jobs::result::PointResult;
-
-/// The option that makes a process a worker.
-pub(super) const WORKER: &str = "--worker";
 
 /// How often the processes are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
 /// A point that no other process runs as long as this is held, however the process ends.
 #[derive(Debug)]
-pub(super) struct Claim(
-    #[expect(dead_code, reason = "the lock lasts as long as the file is open")] File,
-);
+pub(super) struct Claim {
+    #[expect(dead_code, reason = "the lock lasts as long as the file is open")]
+    file: File,
+}
 
-/// Takes a point; `None` where another process has it.
-pub(super) fn claim(out: &Path, hash: &str) -> anyhow::Result<Option<Claim>> {
+/// Takes a point; `None` where another process has it, or had it in the same run.
+pub(super) fn claim(out: &Path, hash: &str, run: Option<&str>) -> anyhow::Result<Option<Claim>> {
     let folder = out.join("claims");
     let path = folder.join(hash);
     let failed = || path.display().to_string();
     fs::create_dir_all(&folder).with_context(failed)?;
-    let file = File::create(&path).with_context(failed)?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(&path).with_context(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Claim(file))),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error).with_context(failed),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        // Then nothing keeps two processes from the same point but `--shard`.
+        Err(TryLockError::Error(it)) if it.kind() == ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
     }
+    if let Some(run) = run {
+        let mut by = String::new();
+        file.read_to_string(&mut by).with_context(failed)?;
+        if by == run {
+            return Ok(None);
+        }
+        fs::write(&path, run).with_context(failed)?;
+    }
+    Ok(Some(Claim { file }))
 }
 
 /// Becomes true when the process that started this one is gone.
@@ -56,7 +68,8 @@ pub(super) fn abandoned() -> Arc<AtomicBool> {
 }
 
 /// Runs this very command in `count` processes with their part of the cores each, until all have ended.
-/// What they log is in `workers/` of the run's folder. `hashes` are the points to come.
+/// What they log is in `workers/` of the run's folder. `hashes` are the points to come. An error only when all
+/// have ended: the others can do without the one that failed.
 #[expect(clippy::disallowed_methods, reason = "there is no runtime whose worker it could block")]
 pub(super) fn run(
     count: usize,
@@ -64,49 +77,50 @@ pub(super) fn run(
     hashes: Vec<String>,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let cores = thread::available_parallelism()?.get();
-    let mut workers = Vec::with_capacity(count);
-    for number in 1..=count.min(hashes.len()) {
-        workers.push(Worker::start(number, (cores / count).max(1), out)?);
-    }
+    let count = count.min(hashes.len());
+    let threads = (thread::available_parallelism()?.get() / count.max(1)).max(1);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let run = format!("{}-{}", std::process::id(), since.as_millis());
+    let start = |number| Worker::start(number, &run, threads, out);
+    let mut workers = (1..=count).map(start).collect::<anyhow::Result<Vec<_>>>()?;
     let mut open: HashSet<String> = hashes.into_iter().collect();
     loop {
         let mut ended = true;
         for worker in &mut workers {
-            ended &= worker.has_ended()?;
+            ended &= worker.process.try_wait()?.is_some();
         }
-        let done = |hash: &String| -> anyhow::Result<bool> {
-            Ok(PointResult::read(out, hash)?.is_some_and(|it| it.is_final()))
-        };
         for hash in open.clone() {
-            if done(&hash)? {
+            if PointResult::read(out, &hash)?.is_some_and(|it| it.is_final()) {
                 open.remove(&hash);
                 bar.inc(1);
             }
         }
         if ended {
-            return Ok(());
+            break;
         }
         bar.tick();
         thread::sleep(TICK);
     }
+    workers.iter_mut().try_for_each(Worker::succeeded)
 }
 
 /// A process, ended when this is dropped.
 struct Worker {
     process: Child,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Worker {
-    fn start(number: usize, threads: usize, out: &Path) -> anyhow::Result<Self> {
+    fn start(number: usize, run: &str, threads: usize, out: &Path) -> anyhow::Result<Self> {
         let folder = out.join("workers");
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let log = folder.join(format!("{number}.log"));
+        let log = folder.join(format!("{run}-{number}.log"));
         let file = File::create(&log).with_context(|| log.display().to_string())?;
+        let mut words = std::env::args_os().skip(1);
         let process = Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .arg(WORKER)
+            .args(words.next())
+            .args(["--worker", run])
+            .args(words)
             .env("RAYON_NUM_THREADS", threads.to_string())
             .env("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1")
             .stdin(Stdio::piped())
@@ -117,16 +131,15 @@ impl Worker {
         Ok(Self { process, log })
     }
 
-    fn has_ended(&mut self) -> anyhow::Result<bool> {
-        match self.process.try_wait()? {
-            None => Ok(false),
-            Some(status) if status.success() => Ok(true),
-            Some(status) => {
-                let log = fs::read_to_string(&self.log).unwrap_or_default();
-                let last = log.lines().last().unwrap_or("it says nothing");
-                bail!("a worker ended with {status}: {last} (see {})", self.log.display());
-            }
+    /// Waits for its end; an error when that was none of its own.
+    fn succeeded(&mut self) -> anyhow::Result<()> {
+        let status = self.process.wait()?;
+        if status.success() {
+            return Ok(());
         }
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or("it says nothing");
+        bail!("a worker ended with {status}: {last} (see {})", self.log.display());
     }
 }
 
@@ -146,10 +159,14 @@ mod tests {
     #[test]
     fn a_point_is_taken_once_until_it_is_let_go() {
         let out = tempfile::tempdir().unwrap();
-        let first = claim(out.path(), "a").unwrap();
-        assert!(first.is_some() && claim(out.path(), "a").unwrap().is_none());
-        assert!(claim(out.path(), "b").unwrap().is_some());
+        let taken = |hash: &str, run| claim(out.path(), hash, run).unwrap();
+        let first = taken("a", None);
+        assert!(first.is_some() && taken("a", None).is_none() && taken("b", None).is_some());
         drop(first);
-        assert!(claim(out.path(), "a").unwrap().is_some());
+        assert!(taken("a", None).is_some());
+        for (run, free) in [("1", true), ("1", false), ("2", true)] {
+            assert_eq!(taken("a", Some(run)).is_some(), free);
+        }
+        assert!(taken("a", None).is_some());
     }
 }
