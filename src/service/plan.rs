@@ -72,9 +72,9 @@ pub(super) struct Plan<'a> {
 /// What treatments put into a request, to be undone in its reply.
 #[derive(Default)]
 struct Undo<'a> {
-    /// Entities of each policy that were replaced.
+    /// Entities of each policy whose names are put back.
     names: Vec<(&'a Guard, BTreeSet<usize>)>,
-    /// What stood for names in other writings, and for values.
+    /// What stood for names in other writings or misspelt, and for values.
     writings: Vec<Replacement>,
 }
 

@@ -12,15 +12,16 @@ const MOST_EDITS: usize = 2;
 pub struct Misspelt {
     /// The other name with the same mistakes; where it has no place for them, as it is.
     pub text: String,
-    /// Wrong, missing and masked letters and words out of order; none where only capitals differ.
+    /// Letters that are wrong, missing, masked or too many, words out of order, and initials; none where only
+    /// capitals differ.
     pub mistakes: usize,
 }
 
 /// What stands for `written`: letters left out, exchanged, doubled or masked, the middle of a word out of
 /// order, an initial, and capitals, all at the same places. `names` are spellings of the name, each with the
 /// surrogate put together in the same way; that with the fewest mistakes counts. `None` where it is written
-/// as it should be or not at all, where nothing but initials is left, and for surrogates of more or fewer
-/// words.
+/// as it should be or not at all, where nothing but initials is left, where other signs than a name's stand
+/// between words, and for surrogates of more or fewer words.
 #[must_use]
 pub fn misspelt(written: &str, names: &[(String, String)]) -> Option<Misspelt> {
     let folded = normalise(written).text;
@@ -43,6 +44,7 @@ fn of(written: &str, name: &str, other: &str) -> Option<Misspelt> {
         return None;
     }
     let (mut text, mut mistakes, mut initials) = (String::new(), 0, 0);
+    let (mut masks, mut letters) = (0, 0);
     let (mut done, mut name_done) = (0, 0);
     for ((at, is), ((name_at, want), (_, other))) in
         written_words.iter().zip(names.iter().zip(&others))
@@ -53,19 +55,22 @@ fn of(written: &str, name: &str, other: &str) -> Option<Misspelt> {
         }
         let change = Change::between(want, is)?;
         mistakes += change.count();
-        initials += usize::from(change == Change::Initial);
+        masks += is.chars().filter(|it| MASKS.contains(it)).count();
+        letters += want.chars().count();
+        initials += usize::from(matches!(change, Change::Initial { .. }));
         text.push_str(gap);
         text.push_str(&in_case(change.made_in(want, other), want, is));
         (done, name_done) = (at + is.len(), name_at + want.len());
     }
     let tail = written.get(done..)?;
     text.push_str(tail);
-    (matches!(tail, "" | ".") && initials < names.len()).then_some(Misspelt { text, mistakes })
+    let read = matches!(tail, "" | ".") && initials < names.len() && 2 * masks <= letters;
+    read.then_some(Misspelt { text, mistakes })
 }
 
 /// Whether what stands in front of a word stands there in names.
 fn parts_words(gap: &str, of_name: &str, within: bool) -> bool {
-    gap == of_name || within && matches!(gap, " " | "-" | "." | ". ")
+    gap == of_name || within && matches!(normalise(gap).text.as_str(), " " | "-" | "." | ". ")
 }
 
 /// Runs of letters, digits and masks, each with where it begins.
@@ -89,8 +94,8 @@ fn words(text: &str) -> Vec<(usize, &str)> {
 /// What was done to a word.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
-    /// Only its first letter is there.
-    Initial,
+    /// Only its first letter is there, in a spelling of the name (`known`) or instead of the word.
+    Initial { known: bool },
     /// Which letter stands at each place.
     Scrambled(Vec<usize>),
     /// Letter after letter, in order.
@@ -113,8 +118,9 @@ impl Change {
     fn between(want: &str, is: &str) -> Option<Self> {
         let letters = |it: &str| -> Vec<char> { normalise(it).text.chars().collect() };
         let (want, is) = (letters(want), letters(is));
-        if is.len() == 1 && want.len() > 1 {
-            return (want.first() == is.first()).then_some(Self::Initial);
+        if is.len() == 1 && is.first().is_some_and(|it| it.is_alphabetic()) {
+            let known = want.len() == 1;
+            return (want.first() == is.first()).then_some(Self::Initial { known });
         }
         if want.len().abs_diff(is.len()) > MOST_EDITS {
             return None;
@@ -126,13 +132,13 @@ impl Change {
         let masks =
             edits.iter().filter(|it| matches!(it, Edit::Replace(_, c) if MASKS.contains(c)));
         let masks = masks.count();
-        let readable = 2 * masks <= want.len() && edits.len() - masks <= MOST_EDITS;
-        readable.then_some(Self::Edits(edits))
+        (edits.len() - masks <= MOST_EDITS).then_some(Self::Edits(edits))
     }
 
     fn count(&self) -> usize {
         match self {
-            Self::Initial | Self::Scrambled(_) => 1,
+            Self::Initial { known } => usize::from(!known),
+            Self::Scrambled(_) => 1,
             Self::Edits(edits) => edits.len(),
         }
     }
@@ -143,7 +149,7 @@ impl Change {
             (normalise(want).text.chars().collect(), other.chars().collect());
         let (from, length) = (want.len().max(1), word.len());
         match self {
-            Self::Initial => word.truncate(1),
+            Self::Initial { .. } => word.truncate(1),
             Self::Scrambled(_) if length < 2 => {}
             Self::Scrambled(places) => {
                 // Places that the other word has, in the order in which they were written.
@@ -186,11 +192,12 @@ impl Edit {
                     _ => None,
                 };
                 let letter = doubled.and_then(|it| word.get(it)).copied().unwrap_or(c);
-                word.insert(to, lower(letter));
+                word.insert(doubled.map_or(to, |it| it + 1), lower(letter));
             }
             Self::Swap(at) => {
                 let first = place(at).min(length.saturating_sub(2));
-                if first + 1 < word.len() {
+                // First letters stay, as they do in what is read as a mistake.
+                if first + 1 < word.len() && (first > 0 || at == 0) {
                     word.swap(first, first + 1);
                 }
             }
@@ -268,7 +275,7 @@ fn in_case(word: Vec<char>, want: &str, is: &str) -> String {
     };
     let (wanted, found) = (capitals(want), capitals(is));
     let all = |of: &[Option<bool>], upper: bool| {
-        of.len() > 1 && of.iter().flatten().all(|it| *it == upper)
+        of.iter().flatten().count() > 1 && of.iter().flatten().all(|it| *it == upper)
     };
     if [true, false].into_iter().any(|it| all(&found, it) && all(&wanted, it)) {
         return word.into_iter().collect();
@@ -289,7 +296,11 @@ fn in_case(word: Vec<char>, want: &str, is: &str) -> String {
         }
     };
     let turned = |at: usize| found[at].filter(|it| should(at).is_some_and(|should| should != *it));
-    let letter = |(at, it): (usize, char)| match turned(at % found.len().max(1)) {
+    // A longer word goes round, but for the first letter.
+    let rest = found.len().saturating_sub(1).max(1);
+    let place =
+        |at: usize| if at < found.len() { at } else { (1 + (at - 1) % rest).min(found.len() - 1) };
+    let letter = |(at, it): (usize, char)| match turned(place(at)) {
         Some(true) => it.to_uppercase().collect::<String>(),
         Some(false) => it.to_lowercase().collect(),
         None => it.to_string(),
@@ -320,6 +331,9 @@ mod tests {
             ("Viggoo Blaszko", "Ulrikaa Ferraro", 1),
             ("Viggo Blasxko", "Ulrika Ferrxro", 1),
             ("V. Blaszko", "U. Ferraro", 1),
+            ("Vigo\n Blaszko", "Ulika\n Ferraro", 1),
+            ("Viggo B*****o", "Ulrika F*****o", 5),
+            ("Vviggo Blaszko", "Uulrika Ferraro", 1),
             ("Viggo B.", "Ulrika F.", 1),
             ("Blazko, Viggo", "Feraro, Ulrika", 1),
             ("Vig*o Bl*szk*", "Ulri*a Fe*rar*", 3),
@@ -335,7 +349,7 @@ mod tests {
         for (written, want) in [
             ("viggo blaszko", "ulrika ferraro"),
             ("VIGGO Blaszko", "ULRIKA Ferraro"),
-            ("vIggo BlaSzko", "uLrika FerRaro"),
+            ("vIggo BlaSzko", "uLrikA FerRaro"),
         ] {
             assert_eq!(of(written), Some((want.to_owned(), 0)), "{written}");
         }
@@ -351,8 +365,48 @@ mod tests {
             "V*** B*****o",
             "",
             "Vgo Bl",
+            "V. B.",
+            "Vigo, Blasko",
+            "Vigo Blasko!",
+            "V** B*****o",
         ] {
             assert_eq!(of(written), None, "{written}");
+        }
+    }
+
+    /// An alias is no misspelt name, however near it is to one.
+    #[test]
+    fn what_is_right_stays() {
+        for alias in ["Vigo Blaszko", "V. B.", "V. Blaszko", "DJ Blaszko"] {
+            let names = ["Viggo Blaszko", alias];
+            let names = names.map(|it| (it.to_owned(), "Ulrika Ferraro".to_owned()));
+            assert_eq!(misspelt(alias, &names), None, "{alias}");
+        }
+        let text = |written: &str, names: &[(&str, &str)]| {
+            let names: Vec<(String, String)> =
+                names.iter().map(|it| (it.0.to_owned(), it.1.to_owned())).collect();
+            misspelt(written, &names).unwrap().text
+        };
+        let names = ["Viggo Blaszko", "V. Blaszko"].map(|it| (it, "Ulrika Ferraro"));
+        assert_eq!(text("V. Blasko", &names), "U. Ferrro");
+        let names = [("Ronald McDonald", "Zorvan Kellerman")];
+        assert_eq!(text("Ronld McDonald", &names), "Zoran Kellerman");
+        assert_eq!(text("ronald mcdonald", &names), "zorvan kellerman");
+        let names = [("viggo blaszko", "ulrika ferraro")];
+        assert_eq!(text("Viggo Blaszko", &names), "Ulrika Ferraro");
+    }
+
+    /// A mistake for which the other name has no place is still one.
+    #[test]
+    fn short_names_take_what_they_can() {
+        for (written, name, other, want) in [
+            ("Ingrid Kirkegaard", "Ingrid Kirkegaarden", "Ulrika Ferraro", "Ulrika Ferra"),
+            ("Ingrid Kirkegaardenxy", "Ingrid Kirkegaarden", "Zora Ek", "Zora Ekxy"),
+            ("Viggo Blaszok", "Viggo Blaszko", "Zora Kell", "Zora Kell"),
+            ("Vigog Blaszko", "Viggo Blaszko", "Bo Kell", "Bo Kell"),
+        ] {
+            let found = misspelt(written, &[(name.to_owned(), other.to_owned())]).unwrap();
+            assert_eq!((found.text.as_str(), found.mistakes > 0), (want, true), "{written}");
         }
     }
 

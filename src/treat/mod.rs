@@ -72,7 +72,7 @@ pub enum Treated {
 pub struct Restore {
     /// Entities of the policy whose surrogates become their names again ([`own_names`]).
     pub entities: BTreeSet<usize>,
-    /// What stood for a name in another writing, and becomes what the asker wrote.
+    /// What stood for a name in another writing, or misspelt, and becomes what the asker wrote.
     pub writings: Vec<Replacement>,
 }
 
@@ -196,7 +196,7 @@ fn restore(policy: &Policy, found: &[Found], stand_ins: &[Option<StandIn>]) -> R
             writings.extend(stand_in.restore());
         }
         if known.insert(entity) {
-            writings.extend(stand_in.restore_plain(surrogate(entity)));
+            writings.extend(stand_in.restore_plain(&policy.entities[entity]));
         }
     }
     Restore { entities, writings }

@@ -17,7 +17,7 @@ pub(super) struct StandIn {
     pub(super) text: String,
     /// The asker's own, where it is short enough to be put back.
     written: Option<String>,
-    /// The name was misspelt: its right spelling is not put back either.
+    /// The name was misspelt, or shortened: who does not write it rightly elsewhere does not read it so.
     pub(super) misspelt: bool,
 }
 
@@ -38,10 +38,17 @@ impl StandIn {
         })
     }
 
-    /// Turns the plain surrogate into what the asker wrote.
-    pub(super) fn restore_plain(&self, surrogate: &str) -> Option<Replacement> {
-        let (pattern, with) = (surrogate.to_owned(), self.written.clone()?);
-        Some(Replacement { pattern, with, kind: Kind::Restore })
+    /// Turns the plain surrogate into what the asker wrote, in any order of its words, and the name itself,
+    /// should the model come upon it.
+    pub(super) fn restore_plain(&self, entity: &Entity) -> impl Iterator<Item = Replacement> {
+        let all = entity.spellings().chain([entity.surrogate.as_str()]);
+        let all: Vec<&str> = all.filter(|_| self.written.is_some()).collect();
+        let with = self.written.clone().unwrap_or_default();
+        let written = all.into_iter().flat_map(move |it| {
+            let own = (it.to_owned(), with.clone());
+            std::iter::once(own).chain(other_orders(it, &with))
+        });
+        written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore })
     }
 }
 
@@ -73,8 +80,10 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = part(&entity.name, &entity.surrogate, written) {
             // A torn word may be one of the language's own, which must not be turned into what was written.
             let torn = !text.contains(' ') && entity.surrogate.split(' ').all(|it| it != text);
-            let written = (!torn).then(|| written.to_owned());
-            return stand_in(text, written, false).filter(hides);
+            let own = (!torn).then(|| written.to_owned());
+            // As many words as the name has: its last letters are missing, or in another text.
+            let shortened = !torn && words(written) == words(&entity.name);
+            return stand_in(text, own, shortened).filter(hides);
         }
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
@@ -83,14 +92,31 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = alike(written, &names) {
             return stand_in(text, own, false).filter(hides);
         }
-        match misspelt(written, &names)? {
+        match misspelt(written, &names) {
             // In other capitals the surrogate is turned back like any other.
-            it if it.mistakes == 0 => stand_in(it.text, None, false),
-            it => stand_in(it.text, Some(own?), true),
+            Some(it) if it.mistakes == 0 => stand_in(it.text, None, false),
+            Some(it) => stand_in(it.text, Some(own?), true),
+            None if is_right(written, &names) || !begins_alike(written, &names) => None,
+            None => return stand_in(entity.surrogate.clone(), Some(own?), true),
         }
         .filter(hides)
     };
     found.iter().map(of).collect()
+}
+
+fn words(text: &str) -> usize {
+    normalise(text).text.split(' ').count()
+}
+
+fn is_right(written: &str, names: &[(String, String)]) -> bool {
+    let folded = normalise(written).text;
+    names.iter().any(|it| normalise(&it.0).text == folded)
+}
+
+/// Whether a name may be meant in letters. What is encoded begins with its first letter by chance alone.
+fn begins_alike(written: &str, names: &[(String, String)]) -> bool {
+    let first = |it: &str| normalise(it).text.chars().next();
+    names.iter().any(|it| first(&it.0) == first(written))
 }
 
 /// The surrogate with its words in the order and with the links of a plain name.

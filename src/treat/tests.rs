@@ -181,6 +181,16 @@ fn misspelt_names_come_back_misspelt() {
         ("Viggo B.", "Ulrika F.", [("Ulrika F", "Viggo B"), ("Ulrika Ferraro", "Viggo B.")]),
         ("viggo Blaszko", "ulrika Ferraro", [own, own]),
         ("V. B.", "Ulrika Ferraro", [own, own]),
+        (
+            "Viggo Blaszk",
+            "Ulrika Ferrar",
+            [("Ulrika Ferrar", "Viggo Blaszk"), ("Ulrika Ferraro", "Viggo Blaszk")],
+        ),
+        (
+            "Vigo/Blasko",
+            "Ulrika Ferraro",
+            [("Ulrika Ferraro", "Vigo/Blasko"), ("Viggo Blaszko", "Vigo/Blasko")],
+        ),
         (misspelt.as_str(), "Ulrika Ferraro", [own, own]),
     ] {
         let request = chat(&[(Role::User, &format!("{written}?"))]);
@@ -192,6 +202,8 @@ fn misspelt_names_come_back_misspelt() {
         assert!(back.iter().all(|it| found.contains(it)), "{written}: {found:?}");
         let right = found.iter().any(|it| it.1 == "Viggo Blaszko");
         assert_eq!(right, back.contains(&own), "{written}: {found:?}");
+        let turned = restore.iter().any(|it| it.pattern == "Ferraro, Ulrika");
+        assert!(turned, "{written}: {restore:?}");
     }
 }
 

@@ -129,16 +129,25 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
     let open = open(&bench, &points, out)?;
     bar.set_position((points.len() - open.len()) as u64);
     bar.reset_eta();
+    let mut failed = None;
     if args.workers > 1 {
         bar.set_message(format!("{} at once", args.workers));
-        workers::run(args.workers, out, open.into_iter().map(|it| it.1).collect(), &bar)?;
+        let hashes = open.into_iter().map(|it| it.1).collect();
+        failed = workers::run(args.workers, out, hashes, &bar).err();
     } else {
         let go_on = |run| args.points.is_none_or(|most| run < most);
         work(&bench, &points, (out, None), &bar, go_on)?;
     }
     bar.finish();
-    let report = Report::new(of_job(&bench, &job, out)?, source(&[out.as_path()]));
+    let results = of_job(&bench, &job, out);
+    if let (Some(error), Err(_)) = (&mut failed, &results) {
+        bail!("{error:#}");
+    }
+    let report = Report::new(results?, source(&[out.as_path()]));
     report.write(out)?;
+    if let Some(error) = failed {
+        return Err(error.context("the report is of what the others have done"));
+    }
     let mut text = report.to_markdown();
     let untried = |it: &(_, String)| matches!(PointResult::read(out, &it.1), Ok(None));
     let left = self::open(&bench, &points, out)?.iter().filter(|it| untried(it)).count();

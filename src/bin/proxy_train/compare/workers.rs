@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub(super) fn claim(out: &Path, hash: &str, run: Option<&str>) -> anyhow::Result
         if by == run {
             return Ok(None);
         }
-        fs::write(&path, run).with_context(failed)?;
+        file.rewind().with_context(failed)?;
+        file.set_len(0).and_then(|()| file.write_all(run.as_bytes())).with_context(failed)?;
     }
     Ok(Some(Claim { file }))
 }
@@ -68,8 +69,8 @@ pub(super) fn abandoned() -> Arc<AtomicBool> {
 }
 
 /// Runs this very command in `count` processes with their part of the cores each, until all have ended.
-/// What they log is in `workers/` of the run's folder. `hashes` are the points to come. An error only when all
-/// have ended: the others can do without the one that failed.
+/// What they log is in `workers/` of the run's folder. `hashes` are the points to come. When one fails the
+/// others go on, and what is said of it comes at the end.
 #[expect(clippy::disallowed_methods, reason = "there is no runtime whose worker it could block")]
 pub(super) fn run(
     count: usize,
