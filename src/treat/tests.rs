@@ -207,7 +207,6 @@ fn misspelt_names_come_back_misspelt() {
     }
 }
 
-/// Every string has its share of the plain surrogate.
 #[test]
 fn names_over_strings_of_json_are_shared() {
     let policy = policy();
