@@ -84,7 +84,7 @@ fn tear(written: &str, name: &str) -> Option<Tear> {
     (whole && narrow).then_some(tear)
 }
 
-pub(super) fn lower(c: char) -> char {
+fn lower(c: char) -> char {
     c.to_lowercase().next().unwrap_or(c)
 }
 

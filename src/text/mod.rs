@@ -1,13 +1,13 @@
 //! Views of a text: what a reader sees in it, and windows of it. Every offset handed out is a byte
 //! offset of the original text.
 
+mod capitals;
 mod codes;
 pub mod decode;
 pub mod disguise;
 mod escapes;
 pub mod joined;
 pub mod likeness;
-pub mod misspelt;
 pub mod normalise;
 mod orders;
 pub mod repeats;
@@ -20,10 +20,10 @@ pub mod values;
 
 use std::ops::Range;
 
+pub use capitals::in_capitals;
 pub use decode::{Decoded, Decodings, decode};
 pub use joined::Joined;
 pub use likeness::alike;
-pub use misspelt::misspelt;
 pub use normalise::{Normalised, normalise};
 pub use orders::{FEWEST_JOINED, last_first, other_orders};
 pub use respell::respell;

@@ -149,7 +149,7 @@ impl Phrase {
 
 const MOST_EDITS: usize = 2;
 /// What is written for a letter that is left out.
-pub(super) const MASKS: [char; 5] = ['*', '#', '•', '_', '█'];
+const MASKS: [char; 5] = ['*', '#', '•', '_', '█'];
 
 /// Whether what stands between two words stands between words of a phrase.
 fn is_gap(text: &str, before: &Word, word: &Word) -> bool {
@@ -191,7 +191,7 @@ fn letters(text: &str, word: &Word) -> Vec<char> {
 }
 
 /// Whether two words differ only in the order of the letters between their ends.
-pub(super) fn is_scrambled(a: &[char], b: &[char]) -> bool {
+fn is_scrambled(a: &[char], b: &[char]) -> bool {
     let ends = |it: &[char]| (it.first().copied(), it.last().copied());
     let sorted = |it: &[char]| {
         let mut letters = it.to_vec();

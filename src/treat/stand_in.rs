@@ -1,7 +1,7 @@
 //! What stands for a name that was seen, written as the name is.
 
 use super::{Case, Found};
-use crate::text::{alike, last_first, misspelt, normalise, other_orders};
+use crate::text::{alike, in_capitals, last_first, normalise, other_orders};
 use crate::types::{Entity, Place, QUOTE};
 use crate::window::{Kind, Replacement};
 
@@ -23,19 +23,9 @@ pub(super) struct StandIn {
 
 impl StandIn {
     /// Turns the surrogate in the asker's writing back into what the asker wrote.
-    pub(super) fn restore(&self) -> impl Iterator<Item = Replacement> {
-        let written = self.written.as_deref();
-        let ends = |it: &str| it.ends_with('.');
-        // A full stop at the end may be the sentence's.
-        let cut = written.is_some_and(|it| ends(it) && ends(&self.text));
-        let shown = |it: &str| it.strip_suffix('.').filter(|_| cut).unwrap_or(it).to_owned();
-        let pattern = shown(&self.text);
-        let spaced = self.misspelt.then(|| pattern.replace(". ", ".").replace('.', ". "));
-        let patterns = spaced.filter(|it| *it != pattern).into_iter().chain([pattern]);
-        let with = written.map(shown);
-        patterns.filter_map(move |pattern| {
-            Some(Replacement { pattern, with: with.clone()?, kind: Kind::Restore })
-        })
+    pub(super) fn restore(&self) -> Option<Replacement> {
+        let (pattern, with) = (self.text.clone(), self.written.clone()?);
+        Some(Replacement { pattern, with, kind: Kind::Restore })
     }
 
     /// Turns the plain surrogate into what the asker wrote, in any order of its words, and the name itself,
@@ -92,14 +82,16 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = alike(written, &names) {
             return stand_in(text, own, false).filter(hides);
         }
-        match misspelt(written, &names) {
+        let text = in_capitals(written, &names);
+        if is_right(written, &names) {
             // In other capitals the surrogate is turned back like any other.
-            Some(it) if it.mistakes == 0 => stand_in(it.text, None, false),
-            Some(it) => stand_in(it.text, Some(own?), true),
-            None if is_right(written, &names) || !begins_alike(written, &names) => None,
-            None => return stand_in(entity.surrogate.clone(), Some(own?), true),
+            stand_in(text?, None, false).filter(hides)
+        } else if begins_alike(written, &names) {
+            let text = text.unwrap_or_else(|| entity.surrogate.clone());
+            stand_in(text, Some(own?), true).filter(hides)
+        } else {
+            None
         }
-        .filter(hides)
     };
     found.iter().map(of).collect()
 }

@@ -90,7 +90,7 @@ fn alias_writes_a_surrogate_as_the_name_is_written() {
         ("See Lee, Ann.", 4..12, "See Kell, Zora."),
         ("See Lee', b='Ann.", 4..16, "See Kell, Zora."),
         ("See Ann L.", 4..9, "See Zora K."),
-        ("See A. Lee.", 4..10, "See Z. Kell."),
+        ("See A. Lee.", 4..10, "See Zora Kell."),
     ];
     for (text, span, want) in rows {
         let request = chat(&[(Role::User, text)]);
@@ -166,32 +166,18 @@ fn misspelt_names_come_back_misspelt() {
     }]);
     let own = ("Ulrika Ferraro", "Viggo Blaszko");
     let misspelt = format!("Vigo{}Blaszko", "\u{200b}".repeat(200));
+    let plain = "Ulrika Ferraro";
     for (written, want, back) in [
-        (
-            "Vigo Blasko",
-            "Ulika Ferrro",
-            [("Ulika Ferrro", "Vigo Blasko"), ("Ulrika Ferraro", "Vigo Blasko")],
-        ),
-        (
-            "V. Blaszko",
-            "U. Ferraro",
-            [("U. Ferraro", "V. Blaszko"), ("Ulrika Ferraro", "V. Blaszko")],
-        ),
-        ("V.Blaszko", "U.Ferraro", [("U. Ferraro", "V.Blaszko"), ("Ulrika Ferraro", "V.Blaszko")]),
-        ("Viggo B.", "Ulrika F.", [("Ulrika F", "Viggo B"), ("Ulrika Ferraro", "Viggo B.")]),
-        ("viggo Blaszko", "ulrika Ferraro", [own, own]),
-        ("V. B.", "Ulrika Ferraro", [own, own]),
-        (
-            "Viggo Blaszk",
-            "Ulrika Ferrar",
-            [("Ulrika Ferrar", "Viggo Blaszk"), ("Ulrika Ferraro", "Viggo Blaszk")],
-        ),
-        (
-            "Vigo/Blasko",
-            "Ulrika Ferraro",
-            [("Ulrika Ferraro", "Vigo/Blasko"), ("Viggo Blaszko", "Vigo/Blasko")],
-        ),
-        (misspelt.as_str(), "Ulrika Ferraro", [own, own]),
+        ("Vigo Blasko", plain, (plain, "Vigo Blasko")),
+        ("Vigo Blasko", plain, ("Viggo Blaszko", "Vigo Blasko")),
+        ("VIGO Blasko", "ULRIKA Ferraro", (plain, "VIGO Blasko")),
+        ("V. Blaszko", plain, (plain, "V. Blaszko")),
+        ("Viggo Blaszk", "Ulrika Ferrar", (plain, "Viggo Blaszk")),
+        ("Viggo Blaszk", "Ulrika Ferrar", ("Ulrika Ferrar", "Viggo Blaszk")),
+        ("Vigo/Blasko", plain, (plain, "Vigo/Blasko")),
+        ("viggo Blaszko", "ulrika Ferraro", own),
+        ("V. B.", plain, own),
+        (misspelt.as_str(), plain, own),
     ] {
         let request = chat(&[(Role::User, &format!("{written}?"))]);
         let evidence = [seen(Place::Text(0), 0..written.len(), 0)];
@@ -199,9 +185,9 @@ fn misspelt_names_come_back_misspelt() {
         let (asked, _, restore) = treated(&TreatmentSetting::Alias, case);
         assert_eq!(asked.input.texts(), [format!("{want}?")]);
         let found = restored(&restore);
-        assert!(back.iter().all(|it| found.contains(it)), "{written}: {found:?}");
-        let right = found.iter().any(|it| it.1 == "Viggo Blaszko");
-        assert_eq!(right, back.contains(&own), "{written}: {found:?}");
+        assert!(found.contains(&back), "{written}: {found:?}");
+        let right = found.iter().any(|it| it.1 == own.1);
+        assert_eq!(right, back == own, "{written}: {found:?}");
         let turned = restore.iter().any(|it| it.pattern == "Ferraro, Ulrika");
         assert!(turned, "{written}: {restore:?}");
     }
