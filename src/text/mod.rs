@@ -20,7 +20,7 @@ pub mod values;
 
 use std::ops::Range;
 
-pub use capitals::in_capitals;
+pub use capitals::{begins_alike, in_capitals};
 pub use decode::{Decoded, Decodings, decode};
 pub use joined::Joined;
 pub use likeness::alike;

@@ -1,7 +1,7 @@
 //! What stands for a name that was seen, written as the name is.
 
 use super::{Case, Found};
-use crate::text::{alike, in_capitals, last_first, normalise, other_orders};
+use crate::text::{alike, begins_alike, in_capitals, last_first, normalise, other_orders};
 use crate::types::{Entity, Place, QUOTE};
 use crate::window::{Kind, Replacement};
 
@@ -31,12 +31,21 @@ impl StandIn {
     /// Turns the plain surrogate into what the asker wrote, in any order of its words, and the name itself,
     /// should the model come upon it.
     pub(super) fn restore_plain(&self, entity: &Entity) -> impl Iterator<Item = Replacement> {
-        let all = entity.spellings().chain([entity.surrogate.as_str()]);
+        // A name of one word is many other people's.
+        let all = entity.spellings().filter(|it| it.contains(' '));
+        let all = all.chain([entity.surrogate.as_str()]);
         let all: Vec<&str> = all.filter(|_| self.written.is_some()).collect();
         let with = self.written.clone().unwrap_or_default();
         let written = all.into_iter().flat_map(move |it| {
             let own = (it.to_owned(), with.clone());
-            std::iter::once(own).chain(other_orders(it, &with))
+            let turned = other_orders(it, if with.contains(',') { "" } else { &with });
+            let with = &with;
+            let turned =
+                turned.into_iter().map(move |(pattern, turned)| match with.contains(',') {
+                    true => (pattern, with.clone()),
+                    false => (pattern, turned),
+                });
+            std::iter::once(own).chain(turned).collect::<Vec<_>>()
         });
         written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore })
     }
@@ -75,9 +84,10 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
             let shortened = !torn && words(written) == words(&entity.name);
             return stand_in(text, own, shortened).filter(hides);
         }
+        let orders = |it| other_orders(it, &entity.surrogate);
         let plain = entity.spellings().map(|it| (it.to_owned(), entity.surrogate.clone()));
         let names: Vec<(String, String)> =
-            plain.chain(other_orders(&entity.name, &entity.surrogate)).collect();
+            plain.chain(entity.spellings().flat_map(orders)).collect();
         let own = (written.len() <= LONGEST_ECHO).then(|| written.to_owned());
         if let Some(text) = alike(written, &names) {
             return stand_in(text, own, false).filter(hides);
@@ -86,7 +96,7 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if is_right(written, &names) {
             // In other capitals the surrogate is turned back like any other.
             stand_in(text?, None, false).filter(hides)
-        } else if begins_alike(written, &names) {
+        } else if names.iter().any(|it| begins_alike(written, &it.0)) {
             let text = text.unwrap_or_else(|| entity.surrogate.clone());
             stand_in(text, Some(own?), true).filter(hides)
         } else {
@@ -103,12 +113,6 @@ fn words(text: &str) -> usize {
 fn is_right(written: &str, names: &[(String, String)]) -> bool {
     let folded = normalise(written).text;
     names.iter().any(|it| normalise(&it.0).text == folded)
-}
-
-/// Whether a name may be meant in letters. What is encoded begins with its first letter by chance alone.
-fn begins_alike(written: &str, names: &[(String, String)]) -> bool {
-    let first = |it: &str| normalise(it).text.chars().next();
-    names.iter().any(|it| first(&it.0) == first(written))
 }
 
 /// The surrogate with its words in the order and with the links of a plain name.

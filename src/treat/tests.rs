@@ -161,7 +161,7 @@ fn misspelt_names_come_back_misspelt() {
     let mut policy = policy();
     policy.entities = Arc::new(vec![Entity {
         name: "Viggo Blaszko".to_owned(),
-        aliases: vec!["V. B.".to_owned()],
+        aliases: ["V. B.", "Viggo", "Viggo Maria Blaszko"].map(str::to_owned).to_vec(),
         surrogate: "Ulrika Ferraro".to_owned(),
     }]);
     let own = ("Ulrika Ferraro", "Viggo Blaszko");
@@ -177,6 +177,7 @@ fn misspelt_names_come_back_misspelt() {
         ("Vigo/Blasko", plain, (plain, "Vigo/Blasko")),
         ("viggo Blaszko", "ulrika Ferraro", own),
         ("V. B.", plain, own),
+        ("Vig\" + \"go Blaszko", plain, own),
         (misspelt.as_str(), plain, own),
     ] {
         let request = chat(&[(Role::User, &format!("{written}?"))]);
@@ -190,6 +191,7 @@ fn misspelt_names_come_back_misspelt() {
         assert_eq!(right, back == own, "{written}: {found:?}");
         let turned = restore.iter().any(|it| it.pattern == "Ferraro, Ulrika");
         assert!(turned, "{written}: {restore:?}");
+        assert!(restore.iter().all(|it| it.pattern != "Viggo"), "{written}: {restore:?}");
     }
 }
 
