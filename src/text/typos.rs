@@ -34,9 +34,9 @@ pub struct Seen {
 }
 
 /// A word of a text.
-struct Word {
-    span: Range<usize>,
-    first: char,
+pub(super) struct Word {
+    pub(super) span: Range<usize>,
+    pub(super) first: char,
     length: usize,
 }
 
@@ -88,7 +88,7 @@ impl Typos {
         if !text.contains(MASKS) {
             return Vec::new();
         }
-        let words = runs(text, |it| it.is_alphanumeric() || MASKS.contains(&it));
+        let words = masked_words(text);
         let mut seen = Vec::new();
         for (at, word) in words.iter().enumerate() {
             for index in self.starts.get(&(word.first, word.length)).into_iter().flatten() {
@@ -164,6 +164,11 @@ fn allowed(length: usize) -> usize {
         5..9 => 1,
         _ => MOST_EDITS,
     }
+}
+
+/// Runs of letters, digits and what stands for letters.
+pub(super) fn masked_words(text: &str) -> Vec<Word> {
+    runs(text, |it| it.is_alphanumeric() || MASKS.contains(&it))
 }
 
 /// Runs of letters and digits.

@@ -30,24 +30,21 @@ impl StandIn {
 
     /// Turns the plain surrogate into what the asker wrote, in any order of its words, and the name itself,
     /// should the model come upon it.
-    pub(super) fn restore_plain(&self, entity: &Entity) -> impl Iterator<Item = Replacement> {
+    pub(super) fn restore_plain(&self, entity: &Entity) -> Vec<Replacement> {
+        let Some(written) = &self.written else { return Vec::new() };
+        let turn = |pattern, with| Replacement { pattern, with, kind: Kind::Restore };
+        let of = |name: &str| {
+            let mut all = vec![turn(name.to_owned(), written.clone())];
+            for (pattern, turned) in other_orders(name, written) {
+                // What was written with the last name first is not turned once more.
+                let with = if written.contains(',') { written.clone() } else { turned };
+                all.push(turn(pattern, with));
+            }
+            all
+        };
         // A name of one word is many other people's.
-        let all = entity.spellings().filter(|it| it.contains(' '));
-        let all = all.chain([entity.surrogate.as_str()]);
-        let all: Vec<&str> = all.filter(|_| self.written.is_some()).collect();
-        let with = self.written.clone().unwrap_or_default();
-        let written = all.into_iter().flat_map(move |it| {
-            let own = (it.to_owned(), with.clone());
-            let turned = other_orders(it, if with.contains(',') { "" } else { &with });
-            let with = &with;
-            let turned =
-                turned.into_iter().map(move |(pattern, turned)| match with.contains(',') {
-                    true => (pattern, with.clone()),
-                    false => (pattern, turned),
-                });
-            std::iter::once(own).chain(turned).collect::<Vec<_>>()
-        });
-        written.map(|(pattern, with)| Replacement { pattern, with, kind: Kind::Restore })
+        let names = entity.spellings().filter(|it| it.contains(' '));
+        names.chain([entity.surrogate.as_str()]).flat_map(of).collect()
     }
 }
 
@@ -92,15 +89,15 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         if let Some(text) = alike(written, &names) {
             return stand_in(text, own, false).filter(hides);
         }
-        let text = in_capitals(written, &names);
-        if is_right(written, &names) {
+        let folded = normalise(written).text;
+        let right = names.iter().find(|it| normalise(&it.0).text == folded);
+        let near = || names.iter().find(|it| begins_alike(written, &it.0));
+        let (name, other) = right.or_else(near)?;
+        let text = in_capitals(written, name, other).filter(|it| !(case.names_somebody)(it));
+        match right {
             // In other capitals the surrogate is turned back like any other.
-            stand_in(text?, None, false).filter(hides)
-        } else if names.iter().any(|it| begins_alike(written, &it.0)) {
-            let text = text.unwrap_or_else(|| entity.surrogate.clone());
-            stand_in(text, Some(own?), true).filter(hides)
-        } else {
-            None
+            Some(_) => stand_in(text?, None, false),
+            None => stand_in(text.unwrap_or_else(|| entity.surrogate.clone()), Some(own?), true),
         }
     };
     found.iter().map(of).collect()
@@ -108,11 +105,6 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
 
 fn words(text: &str) -> usize {
     normalise(text).text.split(' ').count()
-}
-
-fn is_right(written: &str, names: &[(String, String)]) -> bool {
-    let folded = normalise(written).text;
-    names.iter().any(|it| normalise(&it.0).text == folded)
 }
 
 /// The surrogate with its words in the order and with the links of a plain name.

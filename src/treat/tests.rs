@@ -177,6 +177,7 @@ fn misspelt_names_come_back_misspelt() {
         ("Vigo/Blasko", plain, (plain, "Vigo/Blasko")),
         ("viggo Blaszko", "ulrika Ferraro", own),
         ("V. B.", plain, own),
+        ("Viggo B*****o", plain, (plain, "Viggo B*****o")),
         ("Vig\" + \"go Blaszko", plain, own),
         (misspelt.as_str(), plain, own),
     ] {

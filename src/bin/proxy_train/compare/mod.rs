@@ -139,22 +139,25 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<String> {
         work(&bench, &points, (out, None), &bar, go_on)?;
     }
     bar.finish();
-    let results = of_job(&bench, &job, out);
-    if let (Some(error), Err(_)) = (&mut failed, &results) {
-        bail!("{error:#}");
-    }
-    let report = Report::new(results?, source(&[out.as_path()]));
-    report.write(out)?;
+    let report = reported(of_job(&bench, &job, out), out);
+    // The report is of what the others have done.
     if let Some(error) = failed {
-        return Err(error.context("the report is of what the others have done"));
+        return Err(error);
     }
-    let mut text = report.to_markdown();
+    let mut text = report?.to_markdown();
     let untried = |it: &(_, String)| matches!(PointResult::read(out, &it.1), Ok(None));
     let left = self::open(&bench, &points, out)?.iter().filter(|it| untried(it)).count();
     if left > 0 {
         text.push_str(&format!("\n{left} points are left; run the command again.\n"));
     }
     Ok(text)
+}
+
+/// Writes the report of results.
+fn reported(results: anyhow::Result<Vec<PointResult>>, out: &Path) -> anyhow::Result<Report> {
+    let report = Report::new(results?, source(&[out]));
+    report.write(out)?;
+    Ok(report)
 }
 
 /// The points without a final result, each with what decides its numbers, hashed.
