@@ -70,6 +70,29 @@ impl KvCache {
         self.capacity
     }
 
+    /// Begins a slot with the first `rows` positions of another.
+    ///
+    /// # Errors
+    ///
+    /// [`candle_core::Error`] from any operation.
+    pub fn copy(&mut self, from: usize, to: usize, rows: usize) -> Result<()> {
+        match &mut self.store {
+            Store::Host(layers) => {
+                let width = 2 * self.config.kv_heads * self.config.head_dim;
+                let [from, to] = [from, to].map(|it| it * self.capacity * width);
+                layers.iter_mut().for_each(|it| it.copy_within(from..from + rows * width, to));
+            }
+            Store::Device(layers) => {
+                for slots in layers.iter().filter(|_| rows > 0) {
+                    let ((from_k, from_v), (to_k, to_v)) = (&slots[from], &slots[to]);
+                    to_k.slice_set(&from_k.narrow(0, 0, rows)?, 0, 0)?;
+                    to_v.slice_set(&from_v.narrow(0, 0, rows)?, 0, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Attention of the packed rows of one layer to their own sequences: writes the rows' keys and
     /// values at their positions, then attends to everything up to each row. `qkv` is
     /// `[rows, qkv_width]` before rotation, the result `[rows, heads * head_dim]`. A position that is

@@ -119,7 +119,7 @@ impl Engine {
         let cache = KvCache::new(&config, &decoder.rope, settings.slots, context, &device, dtype)?;
         let companions = Companions::new(settings.slots, context, (device, dtype));
         let worker = Worker {
-            decoder,
+            decoder: decoder.turned()?,
             tokenizer: tokenizer.clone(),
             cache,
             slots: (0..settings.slots).map(|_| None).collect(),

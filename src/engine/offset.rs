@@ -24,7 +24,7 @@ use crate::types::{Offset, OffsetPair};
 #[derive(Debug)]
 pub struct Companion {
     decoder: Decoder,
-    /// Only the worker's thread takes it.
+    /// Only the worker's step takes it, and there is one at a time.
     cache: Mutex<KvCache>,
 }
 
@@ -36,8 +36,7 @@ impl Companion {
         let embedded = self.decoder.embed(&ids)?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let attend = |layer: usize, qkv: &Tensor| cache.attend(layer, qkv, &rows.chunks);
-        let hidden = self.decoder.blocks(embedded, attend)?;
-        self.decoder.logits_of(&hidden, &rows.wanted)
+        self.decoder.host_logits(&self.decoder.blocks(embedded, &rows.wanted, attend)?)
     }
 }
 
@@ -125,7 +124,7 @@ impl Companions {
         let decoder = weights::load(folder, device, *dtype)?;
         let (slots, context) = (self.slots, self.context);
         let cache = KvCache::new(&config, &decoder.rope, slots, context, device, *dtype)?;
-        Ok(Companion { decoder, cache: Mutex::new(cache) })
+        Ok(Companion { decoder: decoder.turned()?, cache: Mutex::new(cache) })
     }
 
     /// The offset of a request with its models.

@@ -11,7 +11,7 @@ use super::decoder::Decoder;
 use super::error::EngineError;
 use super::kv_cache::{Chunk, KvCache};
 use super::offset::{self, Part};
-use super::ops::values_of;
+use super::ops::{on_pool, values_of};
 use super::scheduler::{Pending, plan};
 use super::sequence::{Prompt, Sequence, Task};
 use super::tokenizer::Tokenizer;
@@ -39,6 +39,10 @@ struct Reading {
     /// Its place among the step's rows.
     row: usize,
     layer: usize,
+}
+
+fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("a step has fewer than 2^32 rows")
 }
 
 /// State of the worker thread.
@@ -100,7 +104,12 @@ impl Worker {
             })
             .collect();
         let chunks = plan(&pending, self.step_rows);
-        if let Err(error) = self.forward(&chunks) {
+        // Not on an accelerator: each thread has a stream of its own there, and steps must stay in order.
+        let done = match self.decoder.device().is_cpu() {
+            true => on_pool(|| self.forward(&chunks)),
+            false => self.forward(&chunks),
+        };
+        if let Err(error) = done {
             tracing::error!(%error, "engine step failed");
             for chunk in &chunks {
                 if let Some(sequence) = self.slots[chunk.slot].take() {
@@ -112,11 +121,19 @@ impl Worker {
 
     fn forward(&mut self, chunks: &[Chunk]) -> Result<(), EngineError> {
         let rows = self.embed(chunks)?;
-        let reading = self.reading(chunks);
+        let needed = self.needed(chunks);
+        let mut chosen: Vec<u32> = needed.iter().map(|it| it.row).collect();
+        let mut reading = self.reading(chunks);
+        // After the last block there are the chosen rows only.
+        for it in reading.iter_mut().filter(|it| it.layer == self.decoder.blocks.len()) {
+            chosen.push(number(it.row));
+            it.row = chosen.len() - 1;
+        }
         let mut read: Vec<(usize, Vec<f32>)> = Vec::new();
         let cache = &mut self.cache;
         let hidden = self.decoder.blocks_watched(
             rows,
+            &chosen,
             |layer, qkv| cache.attend(layer, qkv, chunks),
             |layer, rows| {
                 for it in reading.iter().filter(|it| it.layer == layer) {
@@ -126,9 +143,7 @@ impl Worker {
                 Ok(())
             },
         )?;
-        let needed = self.needed(chunks);
-        let rows: Vec<u32> = needed.iter().map(|it| it.row).collect();
-        let mut logits = self.decoder.logits_of(&hidden, &rows)?;
+        let mut logits = self.decoder.host_logits(&hidden.narrow(0, 0, needed.len())?)?;
         let vocab = self.decoder.config.vocab_size;
         offset::add(&self.parts(chunks, &needed), vocab, &mut logits)?;
         for chunk in chunks {
@@ -175,7 +190,7 @@ impl Worker {
             rows.map(move |it| Needed {
                 slot: chunk.slot,
                 position: chunk.position + it,
-                row: u32::try_from(chunk.row + it).expect("a step has fewer than 2^32 rows"),
+                row: number(chunk.row + it),
             })
         });
         rows.collect()

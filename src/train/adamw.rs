@@ -4,7 +4,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var};
 use rayon::prelude::*;
 
-use crate::engine::ops::{fused, values, with_values};
+use crate::engine::ops::{self, fused, values, with_values};
 
 /// Constants of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -158,7 +158,7 @@ impl Update {
 /// The sum of squares of a gradient.
 fn square_sum(grad: &Tensor) -> Result<f64> {
     if fused(grad) {
-        return with_values(grad, |it| Ok(it.iter().map(|it| f64::from(it * it)).sum::<f64>()));
+        return with_values(grad, |it| Ok(ops::square_sum(it)));
     }
     Ok(f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?))
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Batch, DataError, Dialogue};
 use crate::engine::error::EngineError;
+use crate::engine::ops::on_pool;
 use crate::engine::tokenizer::Tokenizer;
 use crate::train::adamw::{AdamW, AdamWSettings};
 use crate::train::checkpoint::Checkpoint;
-use crate::train::on_pool;
 use crate::train::trainable::Trainable;
 
 /// How long and how fast to train.

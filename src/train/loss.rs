@@ -3,9 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::data::Batch;
 use crate::engine::decoder::Decoder;
-use crate::engine::ops::{exp, fused, linear, with_values};
+use crate::engine::ops::{exp, exp_sum, fused, largest, linear, with_values};
 
 /// Negative log-likelihood of `targets` under `logits`, in nats: `[rows, vocab]` in, `[rows]` out.
 /// One pass, numerically stable, differentiable with respect to `logits`.
@@ -48,15 +47,14 @@ pub fn linear_nll(rows: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tenso
     rows.apply_op2(head, LinearNll { logits, nll })
 }
 
-/// The same of the labelled rows of a residual stream `[rows, hidden]`: `[labels]`, in the batch's order.
+/// The same of rows of the residual stream, one per label: `[labels, hidden]` to `[labels]`.
 ///
 /// # Errors
 ///
 /// [`candle_core::Error`] from any operation.
-pub fn label_nll(decoder: &Decoder, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
-    let rows = Tensor::new(batch.label_rows.as_slice(), decoder.device())?;
-    let (rows, head) = decoder.head_inputs(&residual.index_select(&rows, 0)?)?;
-    linear_nll(&rows, head, &batch.labels)
+pub fn residual_nll(decoder: &Decoder, labelled: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let (rows, head) = decoder.head_inputs(labelled)?;
+    linear_nll(&rows, head, labels)
 }
 
 /// Of a row of logits each: the target, the logarithm of the sum of exponentials, and the result.
@@ -68,16 +66,8 @@ struct TokenNll {
 }
 
 fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut lanes = [0f32; 8];
-    let chunks = row.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|it| exp(it - max)).sum();
-    for chunk in chunks {
-        for (lane, it) in lanes.iter_mut().zip(chunk) {
-            *lane += exp(it - max);
-        }
-    }
-    max + (lanes.iter().sum::<f32>() + rest).ln()
+    let max = largest(row);
+    max + exp_sum(row, max).ln()
 }
 
 impl TokenNll {

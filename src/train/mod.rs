@@ -19,9 +19,3 @@ pub mod routing;
 pub mod tokenizer;
 pub mod trainable;
 pub mod unlearn;
-
-/// Does long work of many small parallel operations on one of rayon's own threads. From any other, each
-/// operation would wake the pool and wait for it, a seventh to a fifth of a step of the lab's model.
-pub fn on_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| work())
-}

@@ -9,13 +9,13 @@ use candle_core::{DType, Device};
 
 use super::fit::{Fit, Schedule, TrainError};
 use super::initial;
-use super::on_pool;
 use super::routing::Routing;
 use super::tokenizer;
 use super::trainable::Trainable;
 use crate::data::{Dialogue, read_dialogues};
 use crate::engine::decoder::Decoder;
 use crate::engine::model_config::ModelConfig;
+use crate::engine::ops::on_pool;
 use crate::engine::rope::RopeConfig;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;

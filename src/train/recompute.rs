@@ -121,7 +121,7 @@ mod tests {
     use crate::engine::ops::values_of;
     use crate::train::initial;
     use crate::train::lora::LoraSettings;
-    use crate::train::loss::label_nll;
+    use crate::train::loss::residual_nll;
     use crate::train::trainable::tests::tiny_config;
     use crate::train::unlearn::student::Student;
 
@@ -148,7 +148,11 @@ mod tests {
         let (lower, upper) = decoder.blocks.split_at(1);
         let middle = forward(&half(lower), embedded(&second), &second.starts).unwrap();
         let rest = forward(&half(upper), (middle * 1.5).unwrap(), &second.starts).unwrap();
-        let mean = |rows: &Tensor, batch| label_nll(decoder, rows, batch).unwrap().mean_all();
+        let mean = |rows: &Tensor, batch: &Batch| {
+            let labelled = Tensor::new(batch.label_rows.as_slice(), decoder.device())?;
+            let labelled = rows.index_select(&labelled, 0)?;
+            residual_nll(decoder, &labelled, &batch.labels)?.mean_all()
+        };
         (mean(&whole, &first).unwrap() - mean(&rest, &second).unwrap()).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
-use crate::train::loss::label_nll;
+use crate::train::loss::residual_nll;
 
 use crate::data::Batch;
 
@@ -62,10 +62,12 @@ impl Trainable {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn label_nll(&self, batch: &Batch) -> Result<Tensor> {
-        self.label_nll_routed(batch, |_, neurons| Ok(neurons))
+        let (embedded, chosen) = (self.embedded(batch)?, batch.label_rows.as_slice());
+        let labelled = self.decoder.forward_of(embedded, &batch.starts, chosen)?;
+        residual_nll(&self.decoder, &labelled, &batch.labels)
     }
 
-    /// The same with changed activations, as in [`Decoder::blocks_routed`].
+    /// The same with changed activations, as in [`Decoder::forward_routed`].
     ///
     /// # Errors
     ///
@@ -75,10 +77,13 @@ impl Trainable {
         batch: &Batch,
         route: impl FnMut(usize, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let ids = Tensor::new(batch.ids.as_slice(), self.decoder.device())?;
-        let embedded = self.decoder.embed(&ids)?;
-        let hidden = self.decoder.forward_routed(embedded, &batch.starts, route)?;
-        label_nll(&self.decoder, &hidden, batch)
+        let all = self.decoder.forward_routed(self.embedded(batch)?, &batch.starts, route)?;
+        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
+        residual_nll(&self.decoder, &all.index_select(&rows, 0)?, &batch.labels)
+    }
+
+    fn embedded(&self, batch: &Batch) -> Result<Tensor> {
+        self.decoder.embed(&Tensor::new(batch.ids.as_slice(), self.decoder.device())?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{fused, values, with_values};
+use super::{add_scaled, dot, fused, softmax, values, with_values};
 use crate::engine::rope::Rope;
 
 /// Where the sequences of a packed batch lie, and how wide the heads are.
@@ -75,39 +75,6 @@ fn slow(qkv: &Tensor, packed: &Packed, rope: &Rope) -> Result<Tensor> {
 struct Attention {
     packed: Packed,
     rope: Rope,
-}
-
-/// Dot product in eight lanes, so that the compiler may use vector registers.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
-    for (a, b) in a8.zip(b8) {
-        for lane in 0..8 {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
-/// `y += scale * x`.
-pub(crate) fn add_scaled(y: &mut [f32], x: &[f32], scale: f32) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += scale * x;
-    }
-}
-
-/// Softmax in place.
-pub(crate) fn softmax(scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
-    }
-    for score in scores.iter_mut() {
-        *score /= sum;
-    }
 }
 
 impl Attention {

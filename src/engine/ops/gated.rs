@@ -56,11 +56,13 @@ impl CustomOp1 for GatedSilu {
                     .for_each(|(dx, (row, grad))| {
                         let (gate, up) = row.split_at(self.width);
                         let (dgate, dup) = dx.split_at_mut(self.width);
-                        for i in 0..self.width {
-                            let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
-                            let silu = gate[i] * sigmoid;
-                            dup[i] = grad[i] * silu;
-                            dgate[i] = grad[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
+                        let outputs = dgate.iter_mut().zip(dup);
+                        let inputs = gate.iter().zip(up).zip(grad);
+                        for ((dgate, dup), ((gate, up), grad)) in outputs.zip(inputs) {
+                            let sigmoid = 1.0 / (1.0 + exp(-gate));
+                            let silu = gate * sigmoid;
+                            *dup = grad * silu;
+                            *dgate = grad * up * (sigmoid + silu * (1.0 - sigmoid));
                         }
                     });
                 Ok(dx)

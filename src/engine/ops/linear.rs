@@ -20,6 +20,15 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.matmul(&weight.t()?)
 }
 
+/// The same matrix, column after column in memory, for many products of few rows each.
+///
+/// # Errors
+///
+/// [`candle_core::Error`] when memory runs out.
+pub(crate) fn turned(weight: &Tensor) -> Result<Tensor> {
+    if fused(weight) { weight.t()?.contiguous()?.t() } else { Ok(weight.clone()) }
+}
+
 #[derive(Debug)]
 struct Linear;
 
@@ -80,6 +89,12 @@ mod tests {
             [x.t().unwrap().contiguous().unwrap(), weight.t().unwrap().contiguous().unwrap()];
         finite::check(&turned, |it| linear(&it[0].t()?, &it[1].t()?));
         assert!(linear(&x, &turned[1]).is_err());
+        let same = super::turned(&weight).unwrap();
+        assert!(!same.is_contiguous() && same.dims() == weight.dims());
+        let product = linear(&x, &same).unwrap().to_vec2::<f32>().unwrap().concat();
+        for (got, want) in product.iter().zip(want.concat()) {
+            assert!((got - want).abs() < 1e-5, "{got}, {want}");
+        }
     }
 
     #[test]

@@ -9,17 +9,26 @@
 mod attention;
 mod exp;
 mod gated;
+mod lanes;
 mod linear;
 mod norm;
 
 pub use attention::{Packed, attention};
-pub(crate) use attention::{add_scaled, dot, softmax};
 pub(crate) use exp::exp;
 pub use gated::gated_silu;
+pub(crate) use lanes::{add_scaled, dot, exp_sum, largest, softmax, square_sum};
 pub use linear::linear;
+pub(crate) use linear::turned;
 pub use norm::rms_norm;
 
 use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor};
+
+/// Does work of many small parallel operations on one of rayon's own threads. From any other, each
+/// operation would wake the pool and wait for it, a seventh to a fifth of a training step of the lab's
+/// model. The work must not wait for another thread that needs the pool.
+pub fn on_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
 
 /// Whether the fused path applies.
 pub(crate) fn fused(x: &Tensor) -> bool {

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{fused, values, with_values};
+use super::{dot, fused, values, with_values};
 
 /// `x / rms(x) * weight` over the last dimension: `x` is `[rows, width]`, `weight` is `[width]`.
 ///
@@ -23,8 +23,7 @@ struct RmsNorm {
 }
 
 fn inverse_rms(row: &[f32], eps: f32) -> f32 {
-    let mean_square = row.iter().map(|it| it * it).sum::<f32>() / row.len() as f32;
-    (mean_square + eps).sqrt().recip()
+    (dot(row, row) / row.len() as f32 + eps).sqrt().recip()
 }
 
 impl CustomOp2 for RmsNorm {
@@ -70,13 +69,12 @@ impl CustomOp2 for RmsNorm {
                         .zip(x.par_chunks(width).zip(grad.par_chunks(width)))
                         .for_each(|(dx, (x, grad))| {
                             let scale = inverse_rms(x, self.eps);
-                            let dot: f32 =
-                                x.iter().zip(grad).zip(weight).map(|((x, g), w)| x * g * w).sum();
-                            let pull = dot * scale * scale * scale / width as f32;
-                            for (((dx, x), grad), weight) in
-                                dx.iter_mut().zip(x).zip(grad).zip(weight)
-                            {
-                                *dx = grad * weight * scale - x * pull;
+                            for ((dx, grad), weight) in dx.iter_mut().zip(grad).zip(weight) {
+                                *dx = grad * weight;
+                            }
+                            let pull = dot(dx, x) * scale * scale * scale / width as f32;
+                            for (dx, x) in dx.iter_mut().zip(x) {
+                                *dx = *dx * scale - x * pull;
                             }
                         });
                     // In row order on one thread, so that the sum does not depend on scheduling.

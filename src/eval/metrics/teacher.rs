@@ -13,12 +13,16 @@ use super::remembered::Remembered;
 use crate::engine::decoder::Decoder;
 use crate::engine::error::EngineError;
 use crate::engine::kv_cache::{Chunk, KvCache};
+use crate::engine::ops::on_pool;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use crate::types::{Message, Role};
 
-/// Sequences that run together.
+/// Sequences that run together, at least where they are prompts.
 const PACK: usize = 16;
+
+/// Bytes that the keys and values of more prompts than that may take.
+const CACHED: usize = 256 << 20;
 
 /// What a model says of one token of an answer. Log-probabilities in nats.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,7 +187,7 @@ impl Teacher {
                 .iter()
                 .map(|it| self.sequence(it.0, it.1))
                 .collect::<Result<Vec<_>, MeasureError>>()?;
-            out.extend(self.score_pack(&sequences)?);
+            out.extend(on_pool(|| self.score_pack(&sequences))?);
         }
         Ok(out)
     }
@@ -201,8 +205,8 @@ impl Teacher {
         }
         let device = self.decoder.device();
         let embedded = self.decoder.embed(&Tensor::new(ids.as_slice(), device)?)?;
-        let hidden = self.decoder.forward(embedded, &starts)?;
-        let logits = self.decoder.logits_of(&hidden, &wanted)?;
+        let chosen = self.decoder.forward_of(embedded, &starts, &wanted)?;
+        let logits = self.decoder.host_logits(&chosen)?;
         let tokens: Vec<Token> = logits
             .par_chunks(self.decoder.config.vocab_size)
             .zip(&labels)
@@ -254,16 +258,23 @@ impl Teacher {
         max_tokens: usize,
     ) -> Result<Vec<String>, MeasureError> {
         let mut out = Vec::with_capacity(prompts.len());
-        for prompts in prompts.chunks(PACK) {
+        for prompts in prompts.chunks(self.together()) {
             let ids = prompts
                 .iter()
                 .map(|it| Ok(self.tokenizer.encode_chat(it)?.ids))
                 .collect::<Result<Vec<_>, MeasureError>>()?;
-            for reply in self.generate_pack(ids, max_tokens)? {
+            for reply in on_pool(|| self.generate_pack(ids, max_tokens))? {
                 out.push(self.tokenizer.decode(&reply)?.trim().to_owned());
             }
         }
         Ok(out)
+    }
+
+    /// Prompts that run together: more of them make use of a matrix that was read once.
+    fn together(&self) -> usize {
+        let config = &self.decoder.config;
+        let each = 2 * config.kv_heads * config.head_dim * config.layers * size_of::<f32>();
+        (CACHED / (each * config.context_length).max(1)).clamp(PACK, 4 * PACK)
     }
 
     /// Generated tokens per prompt, without the end of the turn.
@@ -296,10 +307,9 @@ impl Teacher {
                 break;
             }
             let rows = self.decoder.embed(&Tensor::new(ids.as_slice(), device)?)?;
-            let hidden =
-                self.decoder.blocks(rows, |layer, qkv| cache.attend(layer, qkv, &chunks))?;
             let last: Vec<u32> = chunks.iter().map(|it| row_number(it.row + it.rows - 1)).collect();
-            let logits = self.decoder.logits_of(&hidden, &last)?;
+            let attend = |layer, qkv: &Tensor| cache.attend(layer, qkv, &chunks);
+            let logits = self.decoder.host_logits(&self.decoder.blocks(rows, &last, attend)?)?;
             for (chunk, logits) in chunks.iter().zip(logits.chunks(config.vocab_size)) {
                 let (slot, next) = (chunk.slot, argmax(logits));
                 cached[slot] = sequences[slot].len();

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::states::{Pair, moments, pairs, split, standardised};
 use super::{Finding, Inspection, Rate};
+use crate::engine::ops::dot;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::seed::Stream;
@@ -29,7 +30,7 @@ impl Direction {
     /// Probability that an answer is true.
     fn probability(&self, state: &[f64]) -> f64 {
         let bias = self.parameters[state.len()];
-        let sum: f64 = state.iter().zip(&self.parameters).map(|it| it.0 * it.1).sum();
+        let sum = dot(state, &self.parameters[..state.len()]);
         1.0 / (1.0 + (-sum - bias).exp())
     }
 
@@ -48,8 +49,9 @@ impl Direction {
                 of_q += 2.0 * q;
             }
             for (state, pull) in [(first, of_p * p * (1.0 - p)), (second, of_q * q * (1.0 - q))] {
-                let inputs = state.iter().chain(std::iter::once(&1.0));
-                gradient.iter_mut().zip(inputs).for_each(|(sum, it)| *sum += share * pull * it);
+                let pull = share * pull;
+                gradient.iter_mut().zip(state).for_each(|(sum, it)| *sum += pull * it);
+                gradient[state.len()] += pull;
             }
         }
         (loss, gradient)

@@ -5,30 +5,27 @@
 //! A reply counts when it has the value and the prompt, question and suffix, has not. Gold is attacked
 //! in the same way. A suffix found on the weights is also sent through the served path, where there is one.
 
-use candle_core::{Result as TensorResult, Tensor, Var};
 use rayon::prelude::*;
 use serde_json::json;
 
+use self::laid::{Laid, gradient, lay_all, losses, text_of};
 use super::{Finding, Inspection, REPLY_TOKENS, Rate, served_reply, wanted};
-use crate::engine::decoder::Decoder;
 use crate::engine::error::EngineError;
-use crate::engine::ops::values_of;
+use crate::engine::ops::on_pool;
 use crate::engine::tokenizer::Tokenizer;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::{Row, contains};
 use crate::seed::Stream;
 use crate::stats::mean;
-use crate::train::loss::token_nll;
+
+mod laid;
 
 /// Questions that the suffix is optimised on.
 const SHOWN: usize = 4;
 
 /// Fewest questions to ask with it.
 const TESTED: usize = 8;
-
-/// Sequences that run together.
-const PACK: usize = 64;
 
 /// What a search spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,116 +66,6 @@ pub struct Suffix {
     pub before: f64,
     /// The same after this one.
     pub after: f64,
-}
-
-/// A question with a suffix and its answer, as tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Laid {
-    /// Up to the end of the answer.
-    ids: Vec<u32>,
-    /// Index of the suffix's first token.
-    suffix: usize,
-    /// Index of the answer's first token.
-    first: usize,
-}
-
-impl Laid {
-    /// Tokens that are fed: nothing is predicted from the last.
-    fn fed(&self) -> &[u32] {
-        &self.ids[..self.ids.len() - 1]
-    }
-
-    fn labels(&self) -> &[u32] {
-        &self.ids[self.first..]
-    }
-
-    /// Rows that predict the labels, when its own rows begin at `offset`.
-    fn rows(&self, offset: usize) -> impl Iterator<Item = u32> {
-        let number = |row: usize| u32::try_from(row).expect("a batch has fewer than 2^32 rows");
-        (offset + self.first - 1..offset + self.ids.len() - 1).map(number)
-    }
-}
-
-fn text_of(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let bytes: Vec<u8> = ids.iter().flat_map(|it| tokenizer.bytes(*it)).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// A question with a suffix and its answer; `None` where the tokenizer reads other tokens in the suffix.
-fn lay(
-    teacher: &Teacher,
-    (question, answer): (&str, &str),
-    suffix: &[u32],
-) -> Result<Option<Laid>, MeasureError> {
-    let asked = format!("{question}{}", text_of(&teacher.tokenizer, suffix));
-    let sequence = teacher.sequence(&asked, answer)?;
-    let prompt = &sequence.ids[..sequence.first];
-    let Some(at) = prompt.windows(suffix.len()).rposition(|it| it == suffix) else {
-        return Ok(None);
-    };
-    let (ids, first) = (sequence.statement().to_vec(), sequence.first);
-    let (tokens, limit) = (ids.len(), teacher.decoder.config.context_length);
-    if tokens > limit {
-        return Err(EngineError::TooLong { tokens, limit }.into());
-    }
-    Ok((first < tokens).then_some(Laid { ids, suffix: at, first }))
-}
-
-/// All questions with one suffix; `None` where one of them does not keep it.
-fn lay_all(
-    teacher: &Teacher,
-    rows: &[(&str, &str)],
-    suffix: &[u32],
-) -> Result<Option<Vec<Laid>>, MeasureError> {
-    rows.iter().map(|it| lay(teacher, *it, suffix)).collect()
-}
-
-/// Mean loss of the answer's tokens, a scalar: `embedded` is `[fed tokens, hidden]`.
-fn loss(decoder: &Decoder, embedded: &Tensor, laid: &Laid) -> TensorResult<Tensor> {
-    let hidden = decoder.forward(embedded.clone(), &[0, embedded.dim(0)?])?;
-    let rows: Vec<u32> = laid.rows(0).collect();
-    let rows = Tensor::new(rows.as_slice(), decoder.device())?;
-    token_nll(&decoder.logits(&hidden.index_select(&rows, 0)?)?, laid.labels())?.mean_all()
-}
-
-/// Gradient of the loss with respect to the one-hot tokens of the suffix, `[length, vocab]` row after
-/// row: that of the embedded rows times the embedding table.
-fn gradient(decoder: &Decoder, laid: &Laid, length: usize) -> TensorResult<Vec<f32>> {
-    let ids = Tensor::new(laid.fed(), decoder.device())?;
-    let rows = Var::from_tensor(&decoder.embed(&ids)?)?;
-    let grads = loss(decoder, rows.as_tensor(), laid)?.backward()?;
-    let Some(grad) = grads.get(rows.as_tensor()) else {
-        candle_core::bail!("the loss does not depend on the embedded rows");
-    };
-    let suffix = grad.narrow(0, laid.suffix, length)?.contiguous()?;
-    values_of(&suffix.matmul(&decoder.embedding.t()?)?)
-}
-
-/// Mean loss of the answer's tokens, sequence by sequence.
-fn losses(decoder: &Decoder, all: &[Laid]) -> TensorResult<Vec<f64>> {
-    let device = decoder.device();
-    let mut out = Vec::with_capacity(all.len());
-    for pack in all.chunks(PACK) {
-        let (mut ids, mut starts) = (Vec::<u32>::new(), vec![0usize]);
-        let (mut rows, mut labels) = (Vec::<u32>::new(), Vec::<u32>::new());
-        for it in pack {
-            rows.extend(it.rows(ids.len()));
-            labels.extend_from_slice(it.labels());
-            ids.extend_from_slice(it.fed());
-            starts.push(ids.len());
-        }
-        let embedded = decoder.embed(&Tensor::new(ids.as_slice(), device)?)?;
-        let hidden = decoder.forward(embedded, &starts)?;
-        let chosen = hidden.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
-        let nll = values_of(&token_nll(&decoder.logits(&chosen)?, &labels)?)?;
-        let mut rest = nll.as_slice();
-        for it in pack {
-            let (own, others) = rest.split_at(it.labels().len());
-            out.push(own.iter().copied().map(f64::from).sum::<f64>() / own.len() as f64);
-            rest = others;
-        }
-    }
-    Ok(out)
 }
 
 /// For each position the `top` allowed tokens whose gradient is lowest, lowest first.
@@ -232,7 +119,7 @@ pub fn search(
         let message = "the tokenizer does not give the first suffix back".to_owned();
         return Err(MeasureError::Rows(message));
     };
-    let before = mean(&losses(decoder, &laid)?);
+    let before = mean(&losses(decoder, &laid, &laid)?);
     let mut best = (before, current.clone());
     for _ in 0..budget.steps {
         let mut sum = vec![0f32; current.len() * vocab];
@@ -255,7 +142,8 @@ pub fn search(
             candidates.into_par_iter().map(kept_whole).collect::<Result<Vec<_>, MeasureError>>()?;
         let mut kept: Vec<Kept> = tried.into_iter().flatten().collect();
         let all: Vec<Laid> = kept.iter().flat_map(|it| it.1.iter().cloned()).collect();
-        let means: Vec<f64> = losses(decoder, &all)?.chunks(rows.len().max(1)).map(mean).collect();
+        let means: Vec<f64> =
+            losses(decoder, &laid, &all)?.chunks(rows.len().max(1)).map(mean).collect();
         let Some(at) = (0..means.len()).min_by(|a, b| means[*a].total_cmp(&means[*b])) else {
             continue;
         };
@@ -297,9 +185,10 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     let (shown, tested) = rows.split_at(SHOWN);
     let shown: Vec<(&str, &str)> =
         shown.iter().map(|it| (it.question.as_str(), it.answer.as_str())).collect();
+    let budget = it.suffix;
     let attacked = |teacher: &Teacher| -> Result<(Rate, Suffix), MeasureError> {
         let mut stream = Stream::named(it.seed, "whitebox/gcg/candidates");
-        let suffix = search(teacher, &shown, it.suffix, &mut stream)?;
+        let suffix = on_pool(|| search(teacher, &shown, budget, &mut stream))?;
         let prompts = prompts(tested, &suffix.text);
         let asked: Vec<&str> = prompts.iter().map(String::as_str).collect();
         let replies = teacher.replies(&asked, REPLY_TOKENS)?;
@@ -307,8 +196,8 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     };
     let attacked = |teacher| it.once(teacher, "gcg", || attacked(teacher));
     let ((model, suffix), (gold, golds)) = (attacked(it.model)?, attacked(it.gold)?);
-    let Budget { steps, width, .. } = it.suffix;
-    let budget = format!(
+    let Budget { steps, width, .. } = budget;
+    let spent = format!(
         "{steps} steps of {width} candidates, {} tokens, {SHOWN} known answers",
         suffix.ids.len()
     );
@@ -319,7 +208,7 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
     });
     let finding = |setting: &str, of_guard, model| Finding {
         setting: setting.to_owned(),
-        budget: budget.clone(),
+        budget: spent.clone(),
         of_guard,
         model,
         gold,
@@ -337,8 +226,13 @@ pub fn run(it: &Inspection<'_>) -> Result<Vec<Finding>, MeasureError> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
+    use super::laid::{lay, loss};
     use super::*;
+
     use crate::backend::scripted::Scripted;
+    use crate::engine::ops::values_of;
     use crate::eval::metrics::observed::tests::row;
     use crate::eval::metrics::teacher::tests::untrained;
     use crate::eval::suite::Subject;
@@ -417,7 +311,7 @@ mod tests {
         assert_eq!(found.text, text_of(&teacher.tokenizer, &found.ids));
         assert!(found.text.is_ascii());
         let laid = lay_all(&teacher, &ROWS, &found.ids).unwrap().unwrap();
-        let again = mean(&losses(&teacher.decoder, &laid).unwrap());
+        let again = mean(&losses(&teacher.decoder, &laid, &laid).unwrap());
         assert!((again - found.after).abs() < 1e-4, "{again} {found:?}");
         let same = search(&teacher, &ROWS, budget, &mut Stream::new(1)).unwrap();
         assert_eq!(same.ids, found.ids);
@@ -430,8 +324,16 @@ mod tests {
         let suffix = filler(&teacher.tokenizer, 4).unwrap();
         let laid = lay_all(&teacher, &ROWS, &suffix).unwrap().unwrap();
         assert_eq!(laid[0].labels().len() + laid[0].first, laid[0].ids.len());
-        let together = losses(&teacher.decoder, &laid).unwrap();
-        for (it, together) in laid.iter().zip(together) {
+        // The first suffix, others that leave it at each of its tokens, and more of them than run together.
+        let mut all = laid.clone();
+        for at in (0..suffix.len()).cycle().take(40) {
+            let mut changed = laid.clone();
+            changed.iter_mut().for_each(|it| it.ids[it.suffix + at] += 1);
+            all.extend(changed);
+        }
+        let together = losses(&teacher.decoder, &laid, &all).unwrap();
+        assert_eq!(together.len(), all.len());
+        for (it, together) in all.iter().zip(together) {
             let ids = Tensor::new(it.fed(), teacher.decoder.device()).unwrap();
             let alone = loss(&teacher.decoder, &teacher.decoder.embed(&ids).unwrap(), it).unwrap();
             let alone = f64::from(alone.to_scalar::<f32>().unwrap());

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Finding, Inspection, accuracy};
 use crate::data::{Batch, Dialogue};
+use crate::engine::ops::on_pool;
 use crate::eval::metrics::MeasureError;
 use crate::eval::metrics::teacher::Teacher;
 use crate::eval::suite::Row;
@@ -14,7 +15,6 @@ use crate::seed::Stream;
 use crate::train::fit::{Fit, Schedule};
 use crate::train::lora::LoraSettings;
 use crate::train::named::detached;
-use crate::train::on_pool;
 use crate::train::unlearn::step::Pass;
 use crate::train::unlearn::student::Student;
 

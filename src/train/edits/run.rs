@@ -7,11 +7,11 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::{Cost, Edit, Job, facts};
+use crate::engine::ops::on_pool;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights;
 use crate::train::changed::ChangedModel;
 use crate::train::fit::TrainError;
-use crate::train::on_pool;
 use crate::train::trainable::Trainable;
 
 /// The name of a run's record in its result.

@@ -1,12 +1,13 @@
 //! What a method sees of one step: two models, and rows to run them on.
 
 use std::cell::{Cell, OnceCell};
+use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor, Var};
 
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
-use crate::train::loss::label_nll;
+use crate::train::loss::residual_nll;
 use crate::train::named::{detached, rounded, tensors_mut};
 use crate::train::recompute::Recompute;
 
@@ -100,17 +101,29 @@ impl<'a> Pass<'a> {
         Ok(self.rounded.get().unwrap_or(self.decoder))
     }
 
-    /// The residual stream after block `to - 1`, of that before block `from`: `[rows, hidden]`.
-    fn through(&self, from: usize, to: usize, rows: &Tensor, batch: &Batch) -> Result<Tensor> {
+    /// The residual stream behind some blocks, of that in front of them: `[rows, hidden]`, or
+    /// `[labels, hidden]` of the rows that predict a label.
+    fn through(
+        &self,
+        blocks: Range<usize>,
+        rows: &Tensor,
+        batch: &Batch,
+        labelled: bool,
+    ) -> Result<Tensor> {
         let decoder = self.computed()?;
-        let Some(blocks) = decoder.blocks.get(from..to) else {
-            candle_core::bail!("the model has no blocks {from} to {to}");
+        let Some(blocks) = decoder.blocks.get(blocks.clone()) else {
+            candle_core::bail!("the model has no blocks {} to {}", blocks.start, blocks.end);
         };
         self.tokens.set(self.tokens.get() + batch.ids.len() as u64);
         let part = Decoder { blocks: blocks.to_vec(), ..decoder.clone() };
         let rows = rows.to_dtype(self.dtype)?;
+        let chosen = batch.label_rows.as_slice();
         let rows = match self.recompute {
-            Some(recompute) => recompute.forward(&part, rows, &batch.starts),
+            Some(recompute) => {
+                let all = recompute.forward(&part, rows, &batch.starts)?;
+                if labelled { self.labelled(&all, batch) } else { Ok(all) }
+            }
+            None if labelled => part.forward_of(rows, &batch.starts, chosen),
             None => part.forward(rows, &batch.starts),
         };
         rows?.to_dtype(self.decoder.dtype())
@@ -127,8 +140,15 @@ impl<'a> Pass<'a> {
         self.decoder.embed(&Tensor::new(batch.ids.as_slice(), self.decoder.device())?)
     }
 
-    fn residual(&self, batch: &Batch) -> Result<Tensor> {
-        self.through(0, self.decoder.blocks.len(), &self.embedded(batch)?, batch)
+    /// The residual stream after all blocks: `[rows, hidden]`, or `[labels, hidden]`.
+    fn residual(&self, batch: &Batch, labelled: bool) -> Result<Tensor> {
+        self.through(0..self.decoder.blocks.len(), &self.embedded(batch)?, batch, labelled)
+    }
+
+    /// Of residual rows those that predict a label.
+    fn labelled(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
+        residual.index_select(&rows, 0)
     }
 
     /// Logits of residual rows.
@@ -143,7 +163,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn all_logits(&self, batch: &Batch) -> Result<Tensor> {
-        self.head(&self.residual(batch)?)
+        self.head(&self.residual(batch, false)?)
     }
 
     /// Logits of the rows that predict a label: `[labels, vocab]`, in the batch's order.
@@ -152,7 +172,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
-        self.logits_of(&self.residual(batch)?, batch)
+        self.head(&self.residual(batch, true)?)
     }
 
     /// The residual stream after block `to`, from that after block `from` on, which may have been
@@ -168,7 +188,7 @@ impl<'a> Pass<'a> {
         from: usize,
         to: usize,
     ) -> Result<Tensor> {
-        self.through(from + 1, to + 1, residual, batch)
+        self.through(from + 1..to + 1, residual, batch, false)
     }
 
     /// Logits of the rows that predict a label, of the residual stream after the last block:
@@ -178,8 +198,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits_of(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        self.head(&residual.index_select(&rows, 0)?)
+        self.head(&self.labelled(residual, batch)?)
     }
 
     /// The number of the last block.
@@ -224,8 +243,8 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn nll(&self, batch: &Batch) -> Result<Tensor> {
-        let residual = self.residual(batch)?.to_dtype(self.dtype)?;
-        label_nll(self.computed()?, &residual, batch)
+        let labelled = self.residual(batch, true)?.to_dtype(self.dtype)?;
+        residual_nll(self.computed()?, &labelled, &batch.labels)
     }
 
     /// The residual stream after block `layer` (counted from 0): `[rows, hidden]`. Later blocks are
@@ -235,7 +254,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] when there is no such block.
     pub fn hidden(&self, batch: &Batch, layer: usize) -> Result<Tensor> {
-        self.through(0, layer + 1, &self.embedded(batch)?, batch)
+        self.through(0..layer + 1, &self.embedded(batch)?, batch, false)
     }
 }
 
