@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use divan::{Bencher, black_box};
+use futures::TryStreamExt;
+use futures::future::join_all;
 use ort::value::Tensor;
 use tokenizers::Tokenizer;
 use unlearn_proxy::backend::Backend;
+use unlearn_proxy::backend::local::Local;
 use unlearn_proxy::backend::scripted::Scripted;
 use unlearn_proxy::data::Batch;
 use unlearn_proxy::detect::{Detector, Names, Topic};
 use unlearn_proxy::embed::{Encoder, Onnx, OnnxOptions, session};
 use unlearn_proxy::engine::ops::on_pool;
-use unlearn_proxy::engine::weights;
+use unlearn_proxy::engine::{Engine, EngineSettings, weights};
 use unlearn_proxy::service::Guarded;
 use unlearn_proxy::service::app::load_guards;
 use unlearn_proxy::telemetry::Metrics;
@@ -151,6 +154,23 @@ fn request(bencher: Bencher<'_, '_>, system: &str) {
     };
     ask().expect("the request is answered");
     bencher.bench_local(ask);
+}
+
+/// Replies of at most 16 tokens of the bundled model, unguarded, so many at once.
+#[divan::bench(args = [1, 16])]
+fn engine_replies(bencher: Bencher<'_, '_>, at_once: usize) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lab/full");
+    let engine = Engine::load(&folder, &EngineSettings::default()).expect("the model loads");
+    let model = Local::new(engine, "lab");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let reply = || async {
+        let mut request = Request::new("lab", Input::Text(black_box(PROMPT).to_owned()));
+        request.sampling.temperature = 0.0;
+        request.max_tokens = Some(16);
+        let events = model.generate(request).await.expect("a place in the queue");
+        events.try_for_each(|_| async { Ok(()) }).await.expect("a reply");
+    };
+    bencher.bench_local(|| runtime.block_on(join_all((0..at_once).map(|_| reply()))));
 }
 
 /// Sequences of 32 tokens, every one of which is a label; the same as in `peers/training.py`.

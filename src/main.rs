@@ -132,6 +132,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
             backend: app.backend,
             metrics: app.metrics,
             api_key: config.api_key.as_ref().map(|it| it.expose().to_owned()),
+            operator_key: config.operator_key.as_ref().map(|it| it.expose().to_owned()),
             max_body_bytes: config.max_body_bytes,
         };
         let address = listener.local_addr()?;

@@ -81,6 +81,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// The key that clients must send; `None` lets everybody in.
     pub api_key: Option<Secret>,
+    /// The key for metrics and `/admin`; where it is `None`, that of clients opens them.
+    pub operator_key: Option<Secret>,
     /// How long running replies may take to end once the server is told to stop.
     pub drain: Duration,
     /// Where rulings are recorded.
@@ -238,10 +240,12 @@ mod tests {
     #[test]
     fn every_unusable_value_is_listed() {
         let file = "listen = \"here\"\nmodel = \"m\"\nupstream = \"vllm:8000\"\nqueue = 0\n\
-                    api_key_env = \"MISSING\"\n";
+                    api_key_env = \"MISSING\"\noperator_key_env = \"GONE\"\n";
         let found = problems(file, &[]);
-        assert_eq!(found.len(), 4, "{found:#?}");
-        assert!(found.iter().any(|it| it.contains("MISSING")), "{found:#?}");
+        assert_eq!(found.len(), 5, "{found:#?}");
+        for variable in ["MISSING", "GONE"] {
+            assert!(found.iter().any(|it| it.contains(variable)), "{found:#?}");
+        }
         let scheme = problems("upstream = \"vllm:8000\"", &[]);
         assert!(scheme[0].contains("http://"), "{scheme:?}");
     }

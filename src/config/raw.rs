@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     max_batch: Option<usize>,
     max_body_bytes: Option<usize>,
     api_key_env: Option<String>,
+    operator_key_env: Option<String>,
     drain_seconds: Option<u64>,
     audit_log: Option<PathBuf>,
     log_json: Option<bool>,
@@ -74,6 +75,7 @@ impl RawConfig {
             value.map(Secret::new)
         };
         let api_key = secret("api_key_env", self.api_key_env);
+        let operator_key = secret("operator_key_env", self.operator_key_env);
         let upstream_key = secret("upstream_api_key_env", self.upstream_api_key_env);
         let listen = flags.listen.or_else(|| environment("UNLEARN_LISTEN")).or(self.listen);
         let policies = flags
@@ -102,6 +104,7 @@ impl RawConfig {
                 max_batch,
                 max_body_bytes,
                 api_key,
+                operator_key,
                 drain: Duration::from_secs(self.drain_seconds.unwrap_or(10)),
                 audit_log: self.audit_log,
                 log_json: self.log_json.unwrap_or(false),

@@ -54,14 +54,16 @@ pub(super) async fn pass(
     response
 }
 
-/// Health stays open: orchestrators send no key. Metrics do not, because they say which topics there are and
-/// count what is treated, so that on a quiet server a client could see that it was.
+/// Health stays open: orchestrators send no key. Metrics say which topics there are and count what is
+/// treated, so that on a quiet server a client could see that it was: operators may have a key of their own.
 fn authorise(state: &HttpState, request: &Request) -> Result<(), ApiError> {
-    let Some(key) = &state.api_key else { return Ok(()) };
     let path = request.uri().path();
     if ["/healthz", "/readyz"].contains(&path) {
         return Ok(());
     }
+    let operators = path == "/metrics" || path.starts_with("/admin/");
+    let of_operators = state.operator_key.as_ref().filter(|_| operators);
+    let Some(key) = of_operators.or(state.api_key.as_ref()) else { return Ok(()) };
     let message = match bearer(request.headers()) {
         Some(token) if same(token.as_bytes(), key.as_bytes()) => return Ok(()),
         Some(_) => "the API key you provided is not valid",

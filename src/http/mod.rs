@@ -38,19 +38,22 @@ pub struct HttpState {
     pub backend: Arc<dyn Backend>,
     /// Told of every request; renders `/metrics`.
     pub metrics: Arc<dyn RequestObserver>,
-    /// When set, `/v1` and `/admin` ask for it as a bearer token.
+    /// When set, everything but health asks for it as a bearer token.
     pub api_key: Option<String>,
+    /// When set, metrics and `/admin` ask for this one instead.
+    pub operator_key: Option<String>,
     /// Larger request bodies are refused with 413.
     pub max_body_bytes: usize,
 }
 
 impl fmt::Debug for HttpState {
-    /// Leaves the key out.
+    /// Leaves the keys out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpState")
             .field("backend", &self.backend)
             .field("metrics", &self.metrics)
             .field("api_key", &self.api_key.as_ref().map(|_| "set"))
+            .field("operator_key", &self.operator_key.as_ref().map(|_| "set"))
             .field("max_body_bytes", &self.max_body_bytes)
             .finish()
     }

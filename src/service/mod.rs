@@ -139,7 +139,15 @@ impl Guarded {
                 let continued = continued(&request.input).to_owned();
                 let rewritten = treated && request.input != *input;
                 let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
-                let stream = self.inner.generate(request).await?;
+                // A backend that cannot count says what it was sent; that length must not show.
+                let scaled = move |sent: usize| match sent_bytes {
+                    0 => sent,
+                    _ => (sent * prompt_bytes).div_ceil(sent_bytes),
+                };
+                let stream = match treated {
+                    true => self.send_treated(request, &asked, scaled).await?,
+                    false => self.inner.generate(request).await?,
+                };
                 if patterns.is_empty() && copies.is_empty() && !treated {
                     return Ok(Answered { stream, hits, on_hit });
                 }
@@ -160,13 +168,39 @@ impl Guarded {
                 let counted = if rewritten { self.inner.prompt_tokens(input) } else { None };
                 let own = move |sent: usize| match counted {
                     Some(own) => own,
-                    // A backend that cannot count says what it was sent; that length must not show.
-                    None if treated && sent_bytes > 0 => (sent * prompt_bytes).div_ceil(sent_bytes),
+                    None if treated => scaled(sent),
                     None => sent,
                 };
                 Ok(Answered { stream: watch(stream, window, own, done), hits, on_hit })
             }
         }
+    }
+
+    /// Sends a treated request, whose length must not show: it is refused where the client's own would be, and
+    /// where only the treated one is too long, the reply gets what is left. `scaled` makes of tokens of the
+    /// treated prompt about as many as the client's has.
+    async fn send_treated(
+        &self,
+        request: Request,
+        asked: &Request,
+        scaled: impl Fn(usize) -> usize,
+    ) -> Result<ReplyStream, BackendError> {
+        let sent = self.inner.generate(request.clone()).await;
+        // Only now, so that the model does not wait for it.
+        self.inner.admits(asked)?;
+        let Err(BackendError::PromptTooLong { tokens, limit }) = sent else { return sent };
+        if self.inner.prompt_tokens(&asked.input).is_none() {
+            let reply = asked.max_tokens.unwrap_or(0).min(tokens);
+            let tokens = scaled(tokens - reply).saturating_add(reply).max(limit + 1);
+            return Err(BackendError::PromptTooLong { tokens, limit });
+        }
+        let rest = Request { max_tokens: None, ..request };
+        self.inner.generate(rest).await.map_err(|error| match error {
+            BackendError::PromptTooLong { limit, .. } => {
+                BackendError::PromptTooLong { tokens: limit + 1, limit }
+            }
+            error => error,
+        })
     }
 }
 

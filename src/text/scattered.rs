@@ -9,9 +9,11 @@ const FEWEST_LETTERS: usize = 8;
 const WITHIN: usize = 1;
 /// Most characters between two words.
 const BETWEEN: usize = 3;
+/// Most initials between two words.
+const INITIALS: usize = 4;
 
 /// Finds names whose letters stand in their order, at most one foreign character between any two
-/// of a word and three between words: `V!ig5go _Blaszko`, `ViggoQBlaszko`.
+/// of a word and three, or initials, between words: `V!ig5go _Blaszko`, `ViggoQBlaszko`, `Viggo J. M. Blaszko`.
 #[derive(Debug, Default)]
 pub struct Scattered {
     names: Vec<Name>,
@@ -55,14 +57,19 @@ impl Scattered {
                 let Some(last) = end(&glyphs, at, &name.letters[1..]) else { continue };
                 let span = *start..glyphs[last].0 + glyphs[last].1.len_utf8();
                 let written = text.get(span.clone()).unwrap_or_default();
-                // "Viggo, Blaszko" are two people.
-                if !(written.contains([',', ';', '.', ':', '\n']) && words(written) == name.words) {
+                if !(parted(written) && words(written) == name.words) {
                     found.push((span, name.id));
                 }
             }
         }
         found
     }
+}
+
+/// Whether signs part two words as they do two people, "Viggo, Blaszko", and not in a record of one.
+fn parted(text: &str) -> bool {
+    let mut signs = text.split(char::is_alphanumeric);
+    signs.any(|it| it.contains([',', ';', '.', ':']) && it.contains(char::is_whitespace))
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -84,6 +91,22 @@ fn letters(name: &str) -> Vec<(char, usize)> {
     letters
 }
 
+/// The places behind initials, ` j. m. `, that follow the one at `place`: behind the first, the second and so on.
+fn after_initials(glyphs: &[(usize, char)], place: usize) -> impl Iterator<Item = usize> + '_ {
+    let is = |at: usize, of: fn(char) -> bool| glyphs.get(at).is_some_and(|it| of(it.1));
+    let mut at = place + 2;
+    let initials = std::iter::from_fn(move || {
+        if !is(at, char::is_alphabetic) || is(at + 1, char::is_alphanumeric) {
+            return None;
+        }
+        at += if is(at + 1, |it| it == '.') { 2 } else { 1 };
+        at += usize::from(is(at, char::is_whitespace));
+        Some(at)
+    });
+    let apart = glyphs.get(place + 1).is_some_and(|it| it.1.is_whitespace());
+    initials.take(if apart { INITIALS } else { 0 })
+}
+
 /// Where the last letter stands when the first one stands at `at`. All ways of going on are
 /// followed at once: "g5g" may be the first or the second "g" of a name.
 fn end(glyphs: &[(usize, char)], at: usize, letters: &[(char, usize)]) -> Option<usize> {
@@ -91,7 +114,8 @@ fn end(glyphs: &[(usize, char)], at: usize, letters: &[(char, usize)]) -> Option
     for (letter, gap) in letters {
         let mut next = Vec::new();
         for place in places {
-            for it in place + 1..=place + 1 + gap {
+            let initials = (*gap == BETWEEN).then(|| after_initials(glyphs, place));
+            for it in (place + 1..=place + 1 + gap).chain(initials.into_iter().flatten()) {
                 if glyphs.get(it).is_some_and(|it| it.1 == *letter) && !next.contains(&it) {
                     next.push(it);
                 }
@@ -126,6 +150,24 @@ mod tests {
         check("viggo, or blaszko", &[]);
         check("viggo, blaszko; vigg!o, blaszko", &["vigg!o, blaszko"]);
         check("vigo blaszko", &[]);
+    }
+
+    #[test]
+    fn records_and_initials_are_of_one() {
+        check("viggo,blaszko", &["viggo,blaszko"]);
+        check("at viggo.blaszko@example.org", &["viggo.blaszko"]);
+        for two in ["viggo. blaszko", "viggo.) blaszko", "viggo\u{201d}, blaszko"] {
+            check(two, &[]);
+        }
+        for middle in ["m.", "m", "j. m.", "j.m.", "j m.", "b."] {
+            let text = format!("viggo {middle} blaszko");
+            check(&format!("who is {text}?"), &[&text]);
+        }
+        check("viggo or his blaszko", &[]);
+        check("viggo m. und blaszko", &[]);
+        check("viggo m. ", &[]);
+        check("viggo j. b l a s z k o", &["viggo j. b l a s z k o"]);
+        check("viggo a. b. c. d. e. blaszko", &[]);
     }
 
     #[test]

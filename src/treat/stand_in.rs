@@ -91,7 +91,8 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         }
         let folded = normalise(written).text;
         let right = names.iter().find(|it| normalise(&it.0).text == folded);
-        let near = || names.iter().find(|it| begins_alike(written, &it.0));
+        let is_near = |name: &str| begins_alike(written, name) || initialled(written, name);
+        let near = || names.iter().find(|it| is_near(&it.0));
         let (name, other) = right.or_else(near)?;
         let text = in_capitals(written, name, other).filter(|it| !(case.names_somebody)(it));
         match right {
@@ -101,6 +102,16 @@ pub(super) fn stand_ins(case: &Case<'_>, found: &[Found]) -> Vec<Option<StandIn>
         }
     };
     found.iter().map(of).collect()
+}
+
+/// Whether a name was written with initials that are not in it.
+fn initialled(written: &str, name: &str) -> bool {
+    let [written, name] = [written, name].map(|it| {
+        let words = normalise(it).text;
+        let words = words.split(|it: char| !it.is_alphanumeric());
+        words.filter(|it| it.chars().nth(1).is_some()).map(str::to_owned).collect::<Vec<String>>()
+    });
+    written.len() > 1 && written == name
 }
 
 fn words(text: &str) -> usize {

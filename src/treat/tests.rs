@@ -172,6 +172,7 @@ fn misspelt_names_come_back_misspelt() {
         ("Vigo Blasko", plain, ("Viggo Blaszko", "Vigo Blasko")),
         ("VIGO Blasko", "ULRIKA Ferraro", (plain, "VIGO Blasko")),
         ("V. Blaszko", plain, (plain, "V. Blaszko")),
+        ("Viggo J. M. Blaszko", plain, (plain, "Viggo J. M. Blaszko")),
         ("Viggo Blaszk", "Ulrika Ferrar", (plain, "Viggo Blaszk")),
         ("Viggo Blaszk", "Ulrika Ferrar", ("Ulrika Ferrar", "Viggo Blaszk")),
         ("Vigo/Blasko", plain, (plain, "Vigo/Blasko")),

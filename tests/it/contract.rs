@@ -53,7 +53,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let backend = Arc::new(Guarded::new(inner, vec![guard], Arc::clone(&metrics), None));
         let api_key = self.key.map(str::to_owned);
-        let state = HttpState { backend, metrics, api_key, max_body_bytes: 1 << 16 };
+        let state =
+            HttpState { backend, metrics, api_key, operator_key: None, max_body_bytes: 1 << 16 };
         let response = router(state).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

@@ -25,18 +25,23 @@ impl RequestObserver for Deaf {
     }
 }
 
+fn state(api_key: Option<&str>, operator_key: Option<&str>) -> HttpState {
+    HttpState {
+        backend: Arc::new(Scripted::new(vec!["Lis", "bon", "."])),
+        metrics: Arc::new(Deaf),
+        api_key: api_key.map(str::to_owned),
+        operator_key: operator_key.map(str::to_owned),
+        max_body_bytes: 4096,
+    }
+}
+
 async fn send(
     method: &str,
     path: &str,
     body: impl Into<Body>,
     key: Option<&str>,
 ) -> Response<Body> {
-    let state = HttpState {
-        backend: Arc::new(Scripted::new(vec!["Lis", "bon", "."])),
-        metrics: Arc::new(Deaf),
-        api_key: key.map(str::to_owned),
-        max_body_bytes: 4096,
-    };
+    let state = state(key, None);
     let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
     let response = router(state).oneshot(request).await.unwrap();
     assert!(response.headers().contains_key("x-request-id"), "{path}");
@@ -188,6 +193,27 @@ async fn health_is_open() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(send("GET", path, String::new(), Some("k")).await.status(), 200, "{path}");
     }
+}
+
+/// Metrics count what is treated: where operators have a key, that of clients does not open them.
+#[tokio::test]
+async fn operators_have_a_key_of_their_own() {
+    let status = async |path: &str, keys: (Option<&str>, Option<&str>), sent: &str| {
+        let request =
+            Request::builder().uri(path).header("authorization", format!("Bearer {sent}"));
+        let request = request.body(Body::empty()).unwrap();
+        router(state(keys.0, keys.1)).oneshot(request).await.unwrap().status().as_u16()
+    };
+    for path in ["/metrics", "/admin/contract"] {
+        assert_eq!(status(path, (Some("client"), Some("operator")), "client").await, 401);
+        assert_eq!(status(path, (Some("client"), Some("operator")), "operator").await, 200);
+        assert_eq!(status(path, (None, Some("operator")), "client").await, 401);
+        assert_eq!(status(path, (Some("client"), None), "client").await, 200);
+    }
+    assert_eq!(status("/v1/models", (Some("client"), Some("operator")), "client").await, 200);
+    assert_eq!(status("/v1/models", (Some("client"), Some("operator")), "operator").await, 401);
+    assert_eq!(status("/v1/models", (None, Some("operator")), "anybody").await, 200);
+    assert!(!format!("{:?}", state(Some("hunter1"), Some("hunter2"))).contains("hunter"));
 }
 
 /// One row per refusal outside the handlers' own rules.

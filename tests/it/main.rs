@@ -15,6 +15,7 @@ mod hits;
 mod http;
 mod hub;
 mod judge;
+mod lengths;
 mod offset;
 mod onnx;
 mod parity;

@@ -22,6 +22,7 @@ async fn serve(pieces: &[&str], api_key: Option<&str>) -> String {
         backend: Arc::new(Scripted::new(pieces.iter().copied())),
         metrics: Arc::new(Deaf),
         api_key: api_key.map(str::to_owned),
+        operator_key: None,
         max_body_bytes: 1 << 20,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

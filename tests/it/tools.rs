@@ -40,7 +40,8 @@ async fn guarded(model: Arc<dyn Backend>) -> String {
     let guard = Guard::build(Arc::new(policy)).unwrap();
     let metrics = Arc::new(Metrics::new());
     let backend = Arc::new(Guarded::new(model, vec![guard], Arc::clone(&metrics), None));
-    let state = HttpState { backend, metrics, api_key: None, max_body_bytes: 1 << 16 };
+    let state =
+        HttpState { backend, metrics, api_key: None, operator_key: None, max_body_bytes: 1 << 16 };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/chat/completions", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, state, std::future::pending()));

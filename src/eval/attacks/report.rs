@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::association::{Association, beyond, rows};
-use super::detectability::Detectability;
+use super::detectability::{Detectability, ROUNDS};
 use super::difference::{Difference, Leaks, WITHIN};
 use crate::eval::suite::EvalError;
 use crate::stats::mean;
@@ -196,10 +196,11 @@ impl Report {
             let rows: Vec<Vec<String>> = (0..first.signals.len()).map(row).collect();
             out.push('\n');
             out.push_str(&table("treatment shows in (AUC)", &self.systems, &rows));
-            out.push_str(
+            out.push_str(&format!(
                 "\nForget authors against names that no model has seen, same questions: 0.5 cannot be \
-                 told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Times are medians of five. Of a system with several models or draws, the first.\n",
-            );
+                 told apart, 0 and 1 can. With the 95 % bootstrap interval over questions. Times are \
+                 medians of {ROUNDS}. Of a system with several models or draws, the first.\n",
+            ));
         }
         out.push_str(&self.recalled());
         out
