@@ -274,10 +274,11 @@ impl Backend for Local {
         Ok(scored?)
     }
 
-    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+    fn admits(&self, request: &Request) -> Result<Option<usize>, BackendError> {
         self.check(request)?;
-        let encoded = self.encode(&request.input)?;
-        Ok(self.engine.fits(encoded.ids.len(), request.max_tokens.unwrap_or(1).max(1))?)
+        let tokens = self.encode(&request.input)?.ids.len();
+        self.engine.fits(tokens, request.max_tokens.unwrap_or(1).max(1))?;
+        Ok(Some(tokens))
     }
 
     async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {
@@ -318,10 +319,6 @@ impl Backend for Local {
     fn weights_sha256(&self) -> Result<String, BackendError> {
         let none = BackendError::Unsupported { what: "probes of a model without files" };
         self.engine.weights_sha256()?.ok_or(none)
-    }
-
-    fn prompt_tokens(&self, input: &Input) -> Option<usize> {
-        self.encode(input).ok().map(|it| it.ids.len())
     }
 
     async fn ready(&self) -> bool {

@@ -8,7 +8,7 @@ pub mod upstream;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::types::{Input, OffsetPair, ReplyEvent, Request, Scored};
+use crate::types::{OffsetPair, ReplyEvent, Request, Scored};
 
 /// Events of a reply. Dropping the stream cancels the work behind it.
 pub type ReplyStream = BoxStream<'static, Result<ReplyEvent, BackendError>>;
@@ -104,20 +104,15 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         Err(BackendError::Unsupported { what: "hidden states" })
     }
 
-    /// Tokens of an input, where the backend can count them. Usage is reported on the client's own
-    /// prompt, so that a treatment does not show in it.
-    fn prompt_tokens(&self, _input: &Input) -> Option<usize> {
-        None
-    }
-
     /// Whether [`Backend::generate`] takes the request, as far as that is known without asking a
-    /// server. An answer in the model's place is given only to such requests.
+    /// server, and the tokens of its prompt where the backend can count them. Usage and limits are those of the
+    /// client's own request, so that a treatment does not show in them.
     ///
     /// # Errors
     ///
     /// What `generate` would say.
-    fn admits(&self, _request: &Request) -> Result<(), BackendError> {
-        Ok(())
+    fn admits(&self, _request: &Request) -> Result<Option<usize>, BackendError> {
+        Ok(None)
     }
 
     /// Whether requests would be answered.

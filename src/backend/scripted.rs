@@ -83,11 +83,11 @@ impl Scripted {
 
 #[async_trait]
 impl Backend for Scripted {
-    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+    fn admits(&self, request: &Request) -> Result<Option<usize>, BackendError> {
         if request.model != MODEL {
             return Err(BackendError::UnknownModel { model: request.model.clone() });
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn generate(&self, request: Request) -> Result<ReplyStream, BackendError> {

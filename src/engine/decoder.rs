@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::model_config::ModelConfig;
-use super::ops::{self, linear};
+use super::ops::{self, linear, select};
 use super::rope::Rope;
 
 /// Weights of one block. Matrices are `[out, in]`.
@@ -24,11 +24,6 @@ pub struct Block {
     pub gate_up: Tensor,
     /// Down projection, `[hidden, intermediate]`.
     pub down: Tensor,
-}
-
-/// Some of the rows of a matrix.
-fn select(matrix: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    matrix.index_select(&Tensor::new(rows, matrix.device())?, 0)
 }
 
 /// A decoder of the Llama family.

@@ -109,15 +109,14 @@ impl Guarded {
     /// The reply to a request; `again` when an untreated one had a hit.
     async fn answer(&self, request: Request, again: bool) -> Result<Answered, BackendError> {
         let asked = request.clone();
-        let (n, most, input, stop) = (asked.n, asked.max_tokens, &asked.input, &asked.stop);
+        let (n, most, stop) = (asked.n, asked.max_tokens, &asked.stop);
         let functions = request.tools.offered.iter().map(|it| it.name.clone()).collect();
         let hits = Arc::new(AtomicUsize::new(0));
         match self.prepare(request, None, again).await? {
             Prepared::Reply { text, finish, paced, prompt_bytes, on_hit } => {
-                self.inner.admits(&asked)?;
                 // Without a tokenizer, four bytes a token.
                 let estimate = || prompt_bytes.div_ceil(4).max(1);
-                let prompt_tokens = self.inner.prompt_tokens(input).unwrap_or_else(estimate);
+                let prompt_tokens = self.inner.admits(&asked)?.unwrap_or_else(estimate);
                 let answer =
                     Answer::new(until(&text, stop), finish, Shape { n, most, prompt_tokens });
                 let stream = if paced {
@@ -137,16 +136,15 @@ impl Guarded {
             } => {
                 let Watched { patterns, copies, ending } = window;
                 let continued = continued(&request.input).to_owned();
-                let rewritten = treated && request.input != *input;
                 let sent_bytes: usize = request.texts().iter().map(|it| it.len()).sum();
                 // A backend that cannot count says what it was sent; that length must not show.
                 let scaled = move |sent: usize| match sent_bytes {
                     0 => sent,
                     _ => (sent * prompt_bytes).div_ceil(sent_bytes),
                 };
-                let stream = match treated {
+                let (stream, counted) = match treated {
                     true => self.send_treated(request, &asked, scaled).await?,
-                    false => self.inner.generate(request).await?,
+                    false => (self.inner.generate(request).await?, None),
                 };
                 if patterns.is_empty() && copies.is_empty() && !treated {
                     return Ok(Answered { stream, hits, on_hit });
@@ -165,7 +163,6 @@ impl Guarded {
                         seen.store(hits, Ordering::Relaxed);
                     }
                 };
-                let counted = if rewritten { self.inner.prompt_tokens(input) } else { None };
                 let own = move |sent: usize| match counted {
                     Some(own) => own,
                     None if treated => scaled(sent),
@@ -178,29 +175,32 @@ impl Guarded {
 
     /// Sends a treated request, whose length must not show: it is refused where the client's own would be, and
     /// where only the treated one is too long, the reply gets what is left. `scaled` makes of tokens of the
-    /// treated prompt about as many as the client's has.
+    /// treated prompt about as many as the client's has. Returns the client's own too, where they can be counted.
     async fn send_treated(
         &self,
         request: Request,
         asked: &Request,
         scaled: impl Fn(usize) -> usize,
-    ) -> Result<ReplyStream, BackendError> {
+    ) -> Result<(ReplyStream, Option<usize>), BackendError> {
         let sent = self.inner.generate(request.clone()).await;
         // Only now, so that the model does not wait for it.
-        self.inner.admits(asked)?;
-        let Err(BackendError::PromptTooLong { tokens, limit }) = sent else { return sent };
-        if self.inner.prompt_tokens(&asked.input).is_none() {
+        let counted = self.inner.admits(asked)?;
+        let Err(BackendError::PromptTooLong { tokens, limit }) = sent else {
+            return Ok((sent?, counted));
+        };
+        if counted.is_none() {
             let reply = asked.max_tokens.unwrap_or(0).min(tokens);
             let tokens = scaled(tokens - reply).saturating_add(reply).max(limit + 1);
             return Err(BackendError::PromptTooLong { tokens, limit });
         }
         let rest = Request { max_tokens: None, ..request };
-        self.inner.generate(rest).await.map_err(|error| match error {
+        let sent = self.inner.generate(rest).await.map_err(|error| match error {
             BackendError::PromptTooLong { limit, .. } => {
                 BackendError::PromptTooLong { tokens: limit + 1, limit }
             }
             error => error,
-        })
+        });
+        Ok((sent?, counted))
     }
 }
 
@@ -245,7 +245,7 @@ impl Backend for Guarded {
         }
     }
 
-    fn admits(&self, request: &Request) -> Result<(), BackendError> {
+    fn admits(&self, request: &Request) -> Result<Option<usize>, BackendError> {
         self.inner.admits(request)
     }
 
@@ -272,10 +272,6 @@ impl Backend for Guarded {
 
     fn weights_sha256(&self) -> Result<String, BackendError> {
         self.inner.weights_sha256()
-    }
-
-    fn prompt_tokens(&self, input: &Input) -> Option<usize> {
-        self.inner.prompt_tokens(input)
     }
 
     async fn ready(&self) -> bool {

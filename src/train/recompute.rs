@@ -118,7 +118,7 @@ impl Recompute {
 mod tests {
     use super::*;
     use crate::data::Batch;
-    use crate::engine::ops::values_of;
+    use crate::engine::ops::{select, values_of};
     use crate::train::initial;
     use crate::train::lora::LoraSettings;
     use crate::train::loss::residual_nll;
@@ -149,9 +149,7 @@ mod tests {
         let middle = forward(&half(lower), embedded(&second), &second.starts).unwrap();
         let rest = forward(&half(upper), (middle * 1.5).unwrap(), &second.starts).unwrap();
         let mean = |rows: &Tensor, batch: &Batch| {
-            let labelled = Tensor::new(batch.label_rows.as_slice(), decoder.device())?;
-            let labelled = rows.index_select(&labelled, 0)?;
-            residual_nll(decoder, &labelled, &batch.labels)?.mean_all()
+            residual_nll(decoder, &select(rows, &batch.label_rows)?, &batch.labels)?.mean_all()
         };
         (mean(&whole, &first).unwrap() - mean(&rest, &second).unwrap()).unwrap()
     }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use crate::engine::decoder::{Block, Decoder};
+use crate::engine::ops::select;
 use crate::train::loss::residual_nll;
 
 use crate::data::Batch;
@@ -78,8 +79,7 @@ impl Trainable {
         route: impl FnMut(usize, Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let all = self.decoder.forward_routed(self.embedded(batch)?, &batch.starts, route)?;
-        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        residual_nll(&self.decoder, &all.index_select(&rows, 0)?, &batch.labels)
+        residual_nll(&self.decoder, &select(&all, &batch.label_rows)?, &batch.labels)
     }
 
     fn embedded(&self, batch: &Batch) -> Result<Tensor> {

@@ -27,7 +27,7 @@ async fn requests_are_refused_by_their_own_length() {
         let guarded = Guarded::new(Arc::clone(&local), vec![guard], metrics, None);
         let (topic, other) = ("Where was Basil Okafor born?", "Where was the poet born?");
         for question in [topic, other] {
-            let own = local.prompt_tokens(&ask(question).input).unwrap();
+            let own = local.admits(&ask(question)).unwrap().unwrap();
             let request =
                 |more: usize| Request { max_tokens: Some(context - own + more), ..ask(question) };
             drop(guarded.generate(request(0)).await.unwrap());

@@ -54,6 +54,11 @@ pub(crate) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R
     }
 }
 
+/// Some of the rows of a matrix, in this order.
+pub(crate) fn select(matrix: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    matrix.index_select(&Tensor::new(rows, matrix.device())?, 0)
+}
+
 /// The values of a tensor, copied to the host in f32.
 pub(crate) fn values_of(tensor: &Tensor) -> Result<Vec<f32>> {
     let tensor = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;

@@ -7,6 +7,7 @@ use candle_core::{DType, Result, Tensor, Var};
 
 use crate::data::Batch;
 use crate::engine::decoder::Decoder;
+use crate::engine::ops::select;
 use crate::train::loss::residual_nll;
 use crate::train::named::{detached, rounded, tensors_mut};
 use crate::train::recompute::Recompute;
@@ -121,7 +122,7 @@ impl<'a> Pass<'a> {
         let rows = match self.recompute {
             Some(recompute) => {
                 let all = recompute.forward(&part, rows, &batch.starts)?;
-                if labelled { self.labelled(&all, batch) } else { Ok(all) }
+                if labelled { select(&all, &batch.label_rows) } else { Ok(all) }
             }
             None if labelled => part.forward_of(rows, &batch.starts, chosen),
             None => part.forward(rows, &batch.starts),
@@ -143,12 +144,6 @@ impl<'a> Pass<'a> {
     /// The residual stream after all blocks: `[rows, hidden]`, or `[labels, hidden]`.
     fn residual(&self, batch: &Batch, labelled: bool) -> Result<Tensor> {
         self.through(0..self.decoder.blocks.len(), &self.embedded(batch)?, batch, labelled)
-    }
-
-    /// Of residual rows those that predict a label.
-    fn labelled(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let rows = Tensor::new(batch.label_rows.as_slice(), self.decoder.device())?;
-        residual.index_select(&rows, 0)
     }
 
     /// Logits of residual rows.
@@ -198,7 +193,7 @@ impl<'a> Pass<'a> {
     ///
     /// [`candle_core::Error`] from any operation.
     pub fn logits_of(&self, residual: &Tensor, batch: &Batch) -> Result<Tensor> {
-        self.head(&self.labelled(residual, batch)?)
+        self.head(&select(residual, &batch.label_rows)?)
     }
 
     /// The number of the last block.
